@@ -1,0 +1,20 @@
+"""A PyTorch multilayer perceptron that is a scikit-learn classifier."""
+
+from importlib import import_module
+from importlib.metadata import version
+
+_MODULES = {"MLPDiskClassifier": "._classifier", "make_disk": "._disk"}
+
+__all__ = ["MLPDiskClassifier", "__version__", "make_disk"]
+__version__ = version("skdisk")
+
+
+def __getattr__(name):
+    # Importing torch takes 1.5 s, which a program that only wants `make_disk` need not wait for.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,16 @@
+"""The private names of scikit-learn that skdisk uses, each with its reason.
+
+No other file imports a private name of scikit-learn or skorch, so that a new release of either is
+answered here.
+"""
+
+# scikit-learn's own estimators state the values that they accept as a table. Its checker has no
+# public name; using it gives our errors the wording that its users know.
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+    validate_params,
+)
+
+__all__ = ["Interval", "StrOptions", "validate_parameter_constraints", "validate_params"]

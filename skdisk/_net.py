@@ -1,0 +1,343 @@
+"""`DiskNet`, the skorch net in the engine room of `MLPDiskClassifier`.
+
+It overrides only what skorch does wrongly or slowly for this network:
+
+- the loss: the module returns log-probabilities, which skorch would take the logarithm of again;
+- the batches: slices of tensors in memory instead of a `DataLoader`;
+- the random stream: one generator per net, so that torch's global one is left alone;
+- Ctrl-C: it ends the training at the last whole epoch and is raised, not swallowed.
+"""
+
+import copy
+import dis
+
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
+from skorch.utils import data_from_dataset, is_dataset
+
+from ._batches import FEW_ROWS, PREDICTION_ROWS, TensorBatches
+from ._module import MLP, forward_few, forward_many, make_buffers
+
+
+def check_device(device):
+    """Resolve a device and check that it is there.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        A device by its torch name, such as "cpu", "cuda", "cuda:0" or "mps".
+
+    Returns
+    -------
+    device : torch.device
+        The device.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know such a device or this machine does not have it.
+    """
+    available = ["cpu"]
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        names = [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())]
+        available += [accelerator.type, *names]
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        resolved = None
+    if resolved is None or str(resolved) not in available:
+        raise ValueError(
+            f"The device {str(device)!r} is not available. On this machine there are: "
+            f"{', '.join(available)}."
+        )
+    return resolved
+
+
+class DiskNet(NeuralNetClassifier):
+    """The skorch net that trains `MLP` on data in memory.
+
+    Targets are the ints 0 to n_classes - 1.
+
+    Parameters
+    ----------
+    module : type, default=MLP
+        The class of the network; it takes a `generator`.
+    seed : int
+        Seed of the generator that draws the initial weights and the order of the rows.
+    shuffle : bool, default=True
+        Whether each epoch goes through the rows in a new random order.
+    iterator_train, iterator_valid : type, default=TensorBatches
+        The classes of the batches.
+    train_split, predict_nonlinearity, verbose, **kwargs
+        As for `skorch.NeuralNetClassifier`; the defaults are to validate on nothing, to turn
+        log-probabilities into probabilities, and to print nothing.
+    """
+
+    def __init__(
+        self,
+        module=MLP,
+        *,
+        seed,
+        shuffle=True,
+        iterator_train=TensorBatches,
+        iterator_valid=TensorBatches,
+        train_split=None,
+        predict_nonlinearity=torch.exp,
+        verbose=0,
+        **kwargs,
+    ):
+        self.seed = seed
+        self.shuffle = shuffle
+        super().__init__(
+            module,
+            iterator_train=iterator_train,
+            iterator_valid=iterator_valid,
+            train_split=train_split,
+            predict_nonlinearity=predict_nonlinearity,
+            verbose=verbose,
+            **kwargs,
+        )
+
+    @property
+    def _default_callbacks(self):
+        return [
+            ("epoch_timer", EpochTimer()),
+            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
+            ("valid_loss", PassthroughScoring("valid_loss")),
+            ("print_log", PrintLog()),
+        ]
+
+    def initialize_module(self):
+        """Make the module, with weights drawn from the net's own generator."""
+        self.generator_ = torch.Generator().manual_seed(self.seed)
+        self.module_ = self.module(**self.get_params_for("module"), generator=self.generator_)
+        return self
+
+    def get_iterator(self, dataset, training=False):
+        """Make the batches of a data set, on the net's device.
+
+        Parameters
+        ----------
+        dataset : skorch.dataset.Dataset
+            The data.
+        training : bool, default=False
+            Whether the batches are to train with (`batch_size` rows, shuffled) or to predict.
+
+        Returns
+        -------
+        batches : TensorBatches
+            An iterable of pairs of tensors.
+        """
+        if training:
+            return self.iterator_train(
+                dataset,
+                self.batch_size,
+                device=self.device,
+                shuffle=self.shuffle,
+                generator=self.generator_,
+            )
+        return self.iterator_valid(dataset, PREDICTION_ROWS, device=self.device)
+
+    def infer(self, x, **fit_params):
+        """Run the module on a batch, which lies on the device already."""
+        return self.module_(x, **fit_params)
+
+    def forward_iter(self, X, training=False, device="cpu"):
+        """Yield the log-probabilities of a chunk of rows after the other.
+
+        Parameters
+        ----------
+        X : ndarray or tensor of shape (n_samples, n_features), dtype=float32
+            The rows.
+        training : bool, default=False
+            Whether to run the module in training mode.
+        device : str or torch.device, default="cpu"
+            Where to put the results.
+
+        Yields
+        ------
+        log_proba : tensor of shape (n_rows, n_classes), dtype=float32
+            Log-probabilities.
+        """
+        if is_dataset(X):
+            X, _ = data_from_dataset(X)
+        self._set_training(training)
+        X = torch.as_tensor(X)
+        # The mode is not set around the loop: it would be on wherever this generator is consumed.
+        if len(X) <= FEW_ROWS:
+            with torch.inference_mode():
+                log_proba = forward_few(self.module_, X)
+            yield log_proba.to(device)
+            return
+        with torch.inference_mode():
+            buffers = make_buffers(self.module_, min(len(X), PREDICTION_ROWS))
+        for rows in X.split(PREDICTION_ROWS):
+            with torch.inference_mode():
+                log_proba = forward_many(self.module_, rows.to(self.device), buffers)
+            yield log_proba.to(device)
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        """Compute the loss of log-probabilities, taken as they are."""
+        return self.criterion_(y_pred, y_true)
+
+    def check_data(self, X, y):
+        """Accept the data: `MLPDiskClassifier` has checked them and set `classes`."""
+
+    def notify(self, method_name, **cb_kwargs):
+        """Call a hook of the net, then of those callbacks that have a use for it.
+
+        skorch calls three hooks a batch on every callback; nearly all of them are empty.
+        """
+        getattr(self, method_name)(self, **cb_kwargs)
+        for callback in self._find_watchers(method_name):
+            getattr(callback, method_name)(self, **cb_kwargs)
+
+    def _find_watchers(self, method_name):
+        empty = getattr(Callback, method_name)
+        return [cb for _, cb in self.callbacks_ if getattr(type(cb), method_name) is not empty]
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        """Train or validate for an epoch; leave to skorch those that a callback watches.
+
+        Otherwise the rows of the batches are written to the history at once: writing them one by
+        one, with two hooks each, costs a tenth of a small training step.
+        """
+        watched = self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end")
+        if iterator is None or watched:
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            return
+        rows = [
+            {
+                f"{prefix}_loss": step_fn(batch, **fit_params)["loss"].item(),
+                f"{prefix}_batch_size": len(batch[0]),
+            }
+            for batch in iterator
+        ]
+        self.history[-1]["batches"].extend(rows)
+        self.history.record(f"{prefix}_batch_count", len(rows))
+
+    def _set_training(self, training=True):
+        # Going through all submodules at every batch costs a tenth of a small training step.
+        if self.module_.training is not training:
+            super()._set_training(training)
+
+    def partial_fit(self, X, y=None, classes=None, **fit_params):
+        """Train as skorch does, but raise KeyboardInterrupt once the net is in order again.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features), dtype=float32
+            Training data.
+        y : ndarray of shape (n_samples,), dtype=int64
+            Targets.
+        classes : None
+            Not used; skorch has it for compatibility.
+        **fit_params
+            `epochs`, if other than `max_epochs`.
+
+        Returns
+        -------
+        self : DiskNet
+            The trained net.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C, when the net stands as it did after the last whole epoch.
+        """
+        self.interrupt_ = None
+        super().partial_fit(X, y, classes, **fit_params)
+        if self.interrupt_ is not None:
+            raise self.interrupt_
+        return self
+
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        """Train; on Ctrl-C go back to the end of the last whole epoch."""
+        try:
+            super().fit_loop(X, y, epochs, **fit_params)
+        except KeyboardInterrupt as interrupt:
+            if not self._is_stop_request(interrupt):
+                self.interrupt_ = interrupt
+                n_epochs, state = self.last_whole_epoch_
+                del self.history[n_epochs:]
+                self._load_training_state(state)
+        return self
+
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        """Remember where the last whole epoch ended, then open a new row of the history."""
+        self.last_whole_epoch_ = len(self.history), self._copy_training_state()
+        super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+
+    def on_train_end(self, net, X=None, y=None, **kwargs):
+        """Let go of what only the training needed."""
+        del self.last_whole_epoch_
+
+    def _is_stop_request(self, interrupt):
+        """Tell a callback's `raise KeyboardInterrupt` from Ctrl-C.
+
+        It is skorch's convention for ending the training early (`EarlyStopping` does so). Ctrl-C
+        raises the same exception between two instructions of whatever code is running, so only
+        at the former does the traceback end on a raise statement of a callback's method.
+        """
+        traceback = interrupt.__traceback__
+        while traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
+        raiser = traceback.tb_frame.f_locals.get("self")
+        return dis.opname[instruction] == "RAISE_VARARGS" and any(
+            raiser is callback for _, callback in self.callbacks_
+        )
+
+    def _copy_training_state(self):
+        """Copy all that an epoch of training changes, but for the history."""
+        return copy.deepcopy(
+            {
+                "module": self.module_.state_dict(),
+                "optimizer": self.optimizer_.state_dict(),
+                "generator": self.generator_.get_state(),
+            }
+        )
+
+    def _load_training_state(self, state):
+        self.module_.load_state_dict(state["module"])
+        self.optimizer_.load_state_dict(state["optimizer"])
+        self.generator_.set_state(state["generator"])
+
+    def resume(self, earlier):
+        """Go on from where another net of the same shape stands.
+
+        Settings of the optimiser that differ between the two nets are taken from this one.
+
+        Parameters
+        ----------
+        earlier : DiskNet
+            A trained net. It stays as it is.
+
+        Returns
+        -------
+        self : DiskNet
+            This net, with the earlier one's weights, history and state of the training.
+
+        Raises
+        ------
+        ValueError
+            If the networks differ in their layers.
+        """
+        if repr(self.module_) != repr(earlier.module_):
+            raise ValueError(
+                "warm_start and partial_fit go on with the network of the earlier fit, which has "
+                f"other layers:\n{earlier.module_}\nthan the parameters ask for now:\n"
+                f"{self.module_}\nFit anew with warm_start=False, or restore the parameters."
+            )
+        changed = {
+            name: value
+            for name, value in self.optimizer_.defaults.items()
+            if value != earlier.optimizer_.defaults[name]
+        }
+        self._load_training_state(earlier._copy_training_state())
+        for group in self.optimizer_.param_groups:
+            group.update(changed)
+        self.history.extend(earlier.history)
+        return self

@@ -1,0 +1,39 @@
+"""What must be set before SciPy is imported, and the data that most tests share."""
+
+import os
+
+# Read when SciPy is imported; scikit-learn skips its check of array API input without it.
+os.environ["SCIPY_ARRAY_API"] = "1"
+
+import pytest
+
+from skdisk import MLPDiskClassifier, make_disk
+
+
+@pytest.fixture(scope="session")
+def disk():
+    """Make a small data set: X of shape (200, 2), y of 0 and 1."""
+    X, y = make_disk(200, random_state=0)
+    X.flags.writeable = y.flags.writeable = False
+    return X, y
+
+
+@pytest.fixture
+def make_clf():
+    """Make classifiers that train in milliseconds."""
+
+    def make(**params):
+        small = {"hidden_layer_sizes": (8,), "lr": 0.1, "max_epochs": 3, "random_state": 0}
+        return MLPDiskClassifier(**small | params)
+
+    return make
+
+
+@pytest.fixture
+def get_weights():
+    """Copy the weights of a fitted classifier, layer by layer."""
+
+    def get(clf):
+        return [p.detach().numpy().copy() for p in clf.module_.parameters()]
+
+    return get

@@ -1,0 +1,161 @@
+"""Bad input: the message names the value and what was expected, and nothing is changed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+from skdisk import MLPDiskClassifier
+
+RNG = np.random.RandomState(0)
+X = RNG.randn(20, 3)
+Y = np.arange(20) % 2
+STRINGS = pd.DataFrame({"size": X[:, 0], "color": ["red", "green"] * 10, "c": X[:, 2]})
+
+
+def put(value):
+    bad = X.copy()
+    bad[3, 1] = value
+    return bad
+
+
+BAD_X = {
+    "NaN": (put(np.nan), ValueError, "Input X contains NaN"),
+    "infinity": (put(np.inf), ValueError, "Input X contains infinity"),
+    "too large for float32": (put(1e200), ValueError, "value too large for dtype.'float32'"),
+    "NA": (pd.DataFrame(put(np.nan)).astype("Float64"), ValueError, "Input X contains NaN"),
+    "no rows": (X[:0], ValueError, r"Found array with 0 sample\(s\)"),
+    "no columns": (X[:, :0], ValueError, r"0 feature\(s\)"),
+    "1-d": (X[:, 0], ValueError, "Expected 2D array, got 1D array"),
+    "3-d": (X[:, :, None], ValueError, "Found array with dim 3"),
+    "scalar": (3.0, ValueError, "Expected 2D array, got scalar"),
+    "csr_matrix": (sparse.csr_matrix(X), TypeError, "Sparse data was passed"),
+    "csr_array": (sparse.csr_array(X), TypeError, "Sparse data was passed"),
+    "strings": (STRINGS.to_numpy(), ValueError, "'red'.*takes numbers.*ColumnTransformer"),
+    "complex": (X + 1j, ValueError, "Complex data not supported"),
+    "None": (None, ValueError, "Expected 2D array, got scalar"),
+}
+BAD_Y = {
+    "continuous": (X[:, 0], ValueError, "Unknown label type"),
+    "shorter": (Y[:-1], ValueError, r"inconsistent numbers of samples: \[20, 19\]"),
+    "empty": (Y[:0], ValueError, "inconsistent numbers of samples"),
+    "None": (None, ValueError, "requires y to be passed"),
+    "NaN": (np.where(Y, 1.0, np.nan), ValueError, "Input y contains NaN.*Drop the rows"),
+    "missing string": (pd.Series(["a", None] * 10), ValueError, "Input y contains NaN"),
+    "NA": (pd.Series([1, pd.NA] * 10, dtype="Int64"), ValueError, "Input y contains NaN"),
+    "multilabel": (np.ones((20, 2), int), ValueError, r"\(20, 2\).*MultiOutputClassifier"),
+    "multilabel frame": (pd.DataFrame(np.ones((20, 2), int)), ValueError, "MultiOutputClassifier"),
+    "mixed types": (np.array(["a", 1] * 10, object), ValueError, "different types.*: int, str"),
+}
+BAD_PARAMS = [
+    ({"lr": 0}, r"The 'lr' parameter of MLPDiskClassifier must be .*\(0.0, inf\). Got 0"),
+    ({"lr": "fast"}, "The 'lr' parameter .* Got 'fast'"),
+    ({"lr": np.inf}, "The 'lr' parameter .* Got inf"),
+    ({"lr": np.nan}, "The 'lr' parameter .* Got nan"),
+    ({"momentum": 1.5}, r"The 'momentum' parameter .*\[0.0, 1.0\). Got 1.5"),
+    ({"momentum": -0.1}, "The 'momentum' parameter .* Got -0.1"),
+    ({"nesterov": True}, "nesterov=True needs a momentum above 0. Got momentum=0"),
+    ({"nesterov": "yes", "momentum": 0.9}, "The 'nesterov' parameter .* Got 'yes'"),
+    ({"weight_decay": -1}, "The 'weight_decay' parameter .* Got -1"),
+    ({"batch_size": 0}, r"The 'batch_size' parameter .*\[1, inf\). Got 0"),
+    ({"batch_size": 2.5}, "The 'batch_size' parameter .* Got 2.5"),
+    ({"max_epochs": -1}, r"The 'max_epochs' parameter .*\[1, inf\). Got -1"),
+    ({"max_epochs": 1.5}, "The 'max_epochs' parameter .* Got 1.5"),
+    ({"hidden_layer_sizes": (64, 0)}, r"hidden_layer_sizes must be .* Got \(64, 0\)"),
+    ({"hidden_layer_sizes": (2.5,)}, r"hidden_layer_sizes must be .* Got \(2.5,\)"),
+    ({"hidden_layer_sizes": 0}, "The 'hidden_layer_sizes' parameter .* Got 0"),
+    ({"hidden_layer_sizes": "64,64"}, "'hidden_layer_sizes' parameter .* Got '64,64'"),
+    ({"activation": "swish"}, "a str among .*'relu'.*Got 'swish'"),
+    ({"shuffle": "no"}, "The 'shuffle' parameter .* Got 'no'"),
+    ({"warm_start": 3}, "The 'warm_start' parameter .* Got 3"),
+    ({"random_state": -1}, "The 'random_state' parameter .* Got -1"),
+    ({"random_state": "x"}, "The 'random_state' parameter .* Got 'x'"),
+    ({"verbose": -1}, "The 'verbose' parameter .* Got -1"),
+    ({"callbacks": 7}, "The 'callbacks' parameter .* Got 7"),
+    ({"callbacks": [print]}, "must be skorch callbacks .* Got <built-in function print>"),
+    ({"callbacks": [("name", 3)]}, r"must be skorch callbacks .* Got \('name', 3\)"),
+    ({"device": "gpu"}, "'gpu' is not available. On this machine there are: cpu"),
+    ({"device": "cuda:99"}, "'cuda:99' is not available. On this machine there are: cpu"),
+    ({"device": torch.device("meta")}, "'meta' is not available. On this machine there are"),
+    ({"device": 0}, "The 'device' parameter .* Got 0"),
+]
+
+
+def make_clf(**params):
+    return MLPDiskClassifier(**{"max_epochs": 1, "random_state": 0} | params)
+
+
+@pytest.fixture
+def check_refusal():
+    """Check an error of fit and partial_fit, before and after an earlier fit."""
+
+    def check(X_bad, y_bad, error, match, params=None):
+        for method, kwargs in (("fit", {}), ("partial_fit", {"classes": [0, 1]})):
+            unfitted = make_clf(**params or {})
+            fitted = make_clf().fit(X, Y).set_params(**params or {})
+            for clf in (unfitted, fitted):
+                before = vars(clf).copy()
+                with pytest.raises(error, match=match):
+                    getattr(clf, method)(X_bad, y_bad, **kwargs)
+                assert vars(clf) == before
+
+    return check
+
+
+@pytest.mark.parametrize(("X_bad", "error", "match"), BAD_X.values(), ids=BAD_X)
+def test_bad_X_is_refused(check_refusal, X_bad, error, match):
+    check_refusal(X_bad, Y, error, match)
+    clf = make_clf().fit(X, Y)
+    if isinstance(X_bad, pd.DataFrame):
+        clf = make_clf().fit(pd.DataFrame(X, columns=X_bad.columns), Y)
+    with pytest.raises(error, match=match):
+        clf.predict(X_bad)
+
+
+@pytest.mark.parametrize(("y_bad", "error", "match"), BAD_Y.values(), ids=BAD_Y)
+def test_bad_y_is_refused(check_refusal, y_bad, error, match):
+    check_refusal(X, y_bad, error, match)
+
+
+@pytest.mark.parametrize(("params", "match"), BAD_PARAMS, ids=str)
+def test_a_bad_parameter_is_refused(check_refusal, params, match):
+    check_refusal(X, Y, (ValueError, TypeError), match, params)
+
+
+def test_the_names_of_text_columns_are_told():
+    with pytest.raises(
+        ValueError, match=r"'red'.*text or other objects: \['color'\].*ColumnTransformer"
+    ):
+        make_clf().fit(STRINGS, Y)
+
+
+def test_the_number_of_features_must_stay_the_same():
+    clf = make_clf().fit(X, Y)
+    for call in (clf.predict, clf.predict_proba, lambda X: clf.partial_fit(X, Y)):
+        with pytest.raises(ValueError, match=r"X has 2 features, but .* is expecting 3 features"):
+            call(X[:, :2])
+
+
+def test_partial_fit_needs_classes_on_the_first_call():
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        make_clf().partial_fit(X, Y)
+
+
+@pytest.mark.parametrize("refit", ["partial_fit", "fit"])
+def test_labels_that_were_not_among_the_classes_are_named(refit):
+    clf = make_clf(warm_start=True).partial_fit(X, Y, classes=[0, 1])
+    with pytest.raises(ValueError, match=r"not among the classes \[0, 1\]: \[2, 3\]"):
+        getattr(clf, refit)(X, Y + 2)
+    assert clf.n_iter_ == 1
+
+
+def test_other_classes_on_a_later_call_are_an_error():
+    clf = make_clf().partial_fit(X, Y, classes=[0, 1])
+    with pytest.raises(ValueError, match=r"classes=\[0, 1, 2\] are not those of the earlier fit"):
+        clf.partial_fit(X, Y, classes=[0, 1, 2])
+
+
+def test_parameters_are_keyword_only_but_for_the_first():
+    with pytest.raises(TypeError, match="positional argument"):
+        MLPDiskClassifier((4,), "relu")

@@ -1,0 +1,257 @@
+"""What fit and partial_fit promise: all or nothing, going on, randomness, copies, output."""
+
+import copy
+import io
+import pickle
+
+import cloudpickle
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from skorch.callbacks import Callback
+from skorch.exceptions import DeviceWarning
+
+from skdisk import MLPDiskClassifier
+
+
+class Fail(Callback):
+    """A callback that fails when the training has gone on for some time."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) % 2 == 0:
+            raise RuntimeError("the disk is full")
+
+
+def test_defaults_are_the_recipe_of_the_lesson():
+    expected = {
+        "hidden_layer_sizes": (64, 64),
+        "activation": "relu",
+        "lr": 1e-3,
+        "momentum": 0.0,
+        "nesterov": False,
+        "weight_decay": 0.0,
+        "max_epochs": 300,
+        "batch_size": 32,
+        "shuffle": True,
+        "callbacks": None,
+        "warm_start": False,
+        "random_state": None,
+        "device": "cpu",
+        "verbose": 0,
+    }
+    assert MLPDiskClassifier().get_params() == expected
+
+
+def test_fitted_attributes(make_clf, disk):
+    clf = make_clf(max_epochs=4).fit(*disk)
+    assert clf.classes_.tolist() == [0, 1]
+    assert clf.n_features_in_ == 2
+    assert not hasattr(clf, "feature_names_in_")
+    assert clf.n_iter_ == 4
+    assert len(clf.loss_curve_) == 4
+    assert clf.loss_curve_[-1] < clf.loss_curve_[0]
+    assert isinstance(clf.history_, pd.DataFrame)
+    assert clf.history_["epoch"].tolist() == [1, 2, 3, 4]
+    assert clf.history_["train_loss"].tolist() == clf.loss_curve_
+    assert isinstance(clf.module_, torch.nn.Module)
+    assert clf.module_ is clf.net_.module_
+
+
+@pytest.mark.parametrize(
+    "name", ["net_", "module_", "n_iter_", "loss_curve_", "history_", "classes_"]
+)
+def test_an_unfitted_estimator_has_no_fitted_attributes(name):
+    assert not hasattr(MLPDiskClassifier(), name)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba", "score"])
+def test_predicting_before_fit_is_an_error(disk, method):
+    arguments = disk if method == "score" else disk[:1]
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        getattr(MLPDiskClassifier(), method)(*arguments)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_failing_fit_leaves_an_unfitted_estimator_unfitted(make_clf, disk, method):
+    X, y = disk
+    clf = make_clf(callbacks=[Fail()])
+    before = vars(clf).copy()
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        clf.fit(X, y)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        getattr(clf, method)(X, y[:-1], **({} if method == "fit" else {"classes": [0, 1]}))
+    assert vars(clf) == before
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        clf.predict(X)
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_a_failing_fit_leaves_an_earlier_fit_as_it_was(make_clf, get_weights, disk, warm_start):
+    X, y = disk
+    clf = make_clf(warm_start=warm_start).fit(pd.DataFrame(X, columns=["a", "b"]), y)
+    attributes, weights, loss_curve = vars(clf).copy(), get_weights(clf), clf.loss_curve_
+    clf.callbacks = attributes["callbacks"] = [Fail()]
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        clf.fit(pd.DataFrame(X, columns=["a", "b"]), y)
+    if not warm_start:
+        with pytest.raises(ValueError, match="Unknown label type"):
+            clf.fit(np.ones((200, 5)), np.linspace(0, 1, 200))
+    assert vars(clf) == attributes
+    assert clf.loss_curve_ == loss_curve
+    assert all(map(np.array_equal, get_weights(clf), weights))
+
+
+def test_fitting_again_forgets_column_names(make_clf, disk):
+    X, y = disk
+    clf = make_clf().fit(pd.DataFrame(X, columns=["a", "b"]), y)
+    assert clf.feature_names_in_.tolist() == ["a", "b"]
+    clf.fit(X, y)
+    assert not hasattr(clf, "feature_names_in_")
+
+
+@pytest.mark.parametrize("make_seed", [lambda: 7, lambda: np.random.RandomState(7)])
+def test_the_same_random_state_gives_bitwise_equal_weights(make_clf, get_weights, disk, make_seed):
+    fits = []
+    for global_seed in (0, 1):
+        np.random.seed(global_seed)  # noqa: NPY002 - must have no effect
+        torch.manual_seed(global_seed)
+        fits.append(get_weights(make_clf(random_state=make_seed()).fit(*disk)))
+    assert all(map(np.array_equal, *fits))
+
+
+def test_another_random_state_gives_other_weights(make_clf, get_weights, disk):
+    rng = np.random.RandomState(0)
+    states = [1, 2, None, None, rng, rng]
+    fits = [get_weights(make_clf(random_state=state).fit(*disk))[0] for state in states]
+    assert len({weights.tobytes() for weights in fits}) == len(states)
+
+
+@pytest.mark.parametrize("random_state", [None, 0])
+def test_global_generators_are_bitwise_unchanged(make_clf, disk, random_state):
+    def read_generators():
+        numpy_state = np.random.get_state()  # noqa: NPY002 - the generator that must not change
+        return torch.get_rng_state().numpy().tobytes(), numpy_state[1].tobytes(), numpy_state[2:]
+
+    before = read_generators()
+    clf = make_clf(random_state=random_state).fit(*disk)
+    clf.partial_fit(*disk)
+    clf.predict(disk[0])
+    assert read_generators() == before
+
+
+@pytest.mark.parametrize("params", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
+def test_partial_fit_is_one_epoch_and_keeps_the_momentum(make_clf, get_weights, disk, params):
+    X, y = disk
+    clf = make_clf(**params)
+    for n_epochs in (1, 2, 3):
+        clf.partial_fit(X, y, classes=[0, 1])
+        assert clf.n_iter_ == n_epochs
+    whole = make_clf(max_epochs=3, **params).fit(X, y)
+    assert all(map(np.array_equal, get_weights(clf), get_weights(whole)))
+    assert clf.loss_curve_ == whole.loss_curve_
+
+
+@pytest.mark.parametrize("params", [{}, {"momentum": 0.9}])
+def test_warm_start_goes_on_for_max_epochs_and_keeps_the_momentum(
+    make_clf, get_weights, disk, params
+):
+    clf = make_clf(max_epochs=2, warm_start=True, **params).fit(*disk).fit(*disk)
+    whole = make_clf(max_epochs=4, **params).fit(*disk)
+    assert clf.n_iter_ == 4
+    assert all(map(np.array_equal, get_weights(clf), get_weights(whole)))
+
+
+def test_without_warm_start_fit_begins_anew(make_clf, get_weights, disk):
+    clf = make_clf().fit(*disk)
+    first = get_weights(clf)
+    assert clf.fit(*disk).n_iter_ == 3
+    assert all(map(np.array_equal, get_weights(clf), first))
+
+
+def test_a_warm_start_takes_the_new_learning_rate(make_clf, get_weights, disk):
+    clf = make_clf(warm_start=True).fit(*disk)
+    before = get_weights(clf)
+    clf.set_params(lr=1e-12).fit(*disk)
+    assert clf.net_.optimizer_.param_groups[0]["lr"] == 1e-12
+    for old, new in zip(before, get_weights(clf), strict=True):
+        np.testing.assert_allclose(old, new, atol=1e-8)
+
+
+@pytest.mark.parametrize("change", [{"hidden_layer_sizes": (9,)}, {"activation": "tanh"}])
+def test_a_warm_start_with_other_layers_is_an_error(make_clf, disk, change):
+    clf = make_clf(warm_start=True).fit(*disk).set_params(**change)
+    with pytest.raises(ValueError, match=r"(?s)other layers:.*Fit anew with warm_start=False"):
+        clf.fit(*disk)
+
+
+def test_verbose_0_prints_nothing(make_clf, disk, capfd):
+    make_clf(verbose=0).fit(*disk).partial_fit(*disk)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_worker_processes_print_nothing(make_clf, disk, capfd):
+    joblib.Parallel(n_jobs=2)(joblib.delayed(make_clf().fit)(*disk) for _ in range(2))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_verbose_1_prints_the_table_of_skorch(make_clf, disk, capsys):
+    make_clf(verbose=1).fit(*disk)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["epoch", "train_loss", "dur"]
+    assert len(lines) == 2 + 3
+
+
+def through_joblib(clf):
+    buffer = io.BytesIO()
+    joblib.dump(clf, buffer)
+    buffer.seek(0)
+    return joblib.load(buffer)
+
+
+@pytest.mark.parametrize(
+    "copy_clf",
+    [
+        lambda clf: pickle.loads(pickle.dumps(clf)),
+        through_joblib,
+        lambda clf: pickle.loads(cloudpickle.dumps(clf)),
+        copy.deepcopy,
+    ],
+    ids=["pickle", "joblib", "cloudpickle", "deepcopy"],
+)
+def test_a_fitted_estimator_survives_copying(make_clf, get_weights, disk, copy_clf):
+    X, y = disk
+    clf = make_clf(momentum=0.9).fit(X, y)
+    copied = copy_clf(clf)
+    np.testing.assert_array_equal(copied.predict_proba(X), clf.predict_proba(X))
+    assert copied.loss_curve_ == clf.loss_curve_
+    # Training goes on in the copy as in the original, and in the copy only.
+    copied.partial_fit(X, y)
+    assert clf.n_iter_ == 3
+    clf.partial_fit(X, y)
+    assert all(map(np.array_equal, get_weights(clf), get_weights(copied)))
+
+
+def test_a_clone_is_unfitted_and_has_the_parameters(make_clf, disk):
+    clf = make_clf(callbacks=[Fail()], hidden_layer_sizes=[3, 4])
+    clf.set_params(max_epochs=1).fit(*disk)
+    cloned = clone(clf)
+    assert not hasattr(cloned, "net_")
+    assert cloned.callbacks[0] is not clf.callbacks[0]
+    assert {**cloned.get_params(), "callbacks": None} == {**clf.get_params(), "callbacks": None}
+
+
+def test_a_pickle_of_a_net_on_cuda_is_loaded_without_cuda(make_clf, disk):
+    X, y = disk
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA: loading without it cannot be seen here")
+    clf = make_clf().fit(X, y)
+    expected = clf.predict_proba(X)
+    clf.net_.device = clf.device = "cuda"
+    pickled = pickle.dumps(clf)
+    with pytest.warns(DeviceWarning, match="(?i)cuda"):
+        loaded = pickle.loads(pickled)
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)

@@ -1,0 +1,123 @@
+"""`python -m skdisk`: the lesson's run."""
+
+import os
+import re
+import struct
+import subprocess
+import sys
+
+import pytest
+
+from skdisk.__main__ import main
+
+LINE = re.compile(r" *(initial|trained|\d+)   +(\d+\.\d{3}) %")
+
+
+def read_table(out):
+    return [(m[1], float(m[2])) for m in map(LINE.fullmatch, out.splitlines()) if m]
+
+
+def read_fresh_accuracy(out):
+    return float(re.match(r"(.*) % on 10,000 fresh points, after .* s", out.splitlines()[-1])[1])
+
+
+def test_the_default_run_reproduces_the_lesson(capsys, tmp_path):
+    main(["--output", str(tmp_path / "disk.png")])
+    out = capsys.readouterr().out
+    table = read_table(out)
+    epochs = [str(epoch) for epoch in range(0, 300, 10)]
+    assert [label for label, _ in table] == ["initial", *epochs, "trained"]
+    accuracy = dict(table)
+    assert accuracy["initial"] == accuracy["0"] < 60
+    assert 80 < accuracy["100"] < 95
+    assert 97 < accuracy["290"] < 99
+    assert 97 < read_fresh_accuracy(out) < 99
+    png = (tmp_path / "disk.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", png[16:24])
+    assert width > height > 600
+
+
+SMALL = ["--n-samples", "100", "--epochs", "11", "--lr", "0.1", "--no-plot"]
+
+
+def test_options_are_used(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outputs = []
+    for options in (
+        [],
+        ["--seed", "1"],
+        ["--lr", "0.5"],
+        ["--hidden", "8"],
+        ["--hidden", ""],
+        ["--batch-size", "7"],
+        ["--device", "cpu"],
+    ):
+        main(SMALL + options)
+        outputs.append(capsys.readouterr().out)
+        assert [label for label, _ in read_table(outputs[-1])] == ["initial", "0", "10", "trained"]
+    results = [(*read_table(out), read_fresh_accuracy(out)) for out in outputs]
+    assert results[-1] == results[0]
+    assert len(set(results)) == 6
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--epochs", "0"], "'max_epochs' parameter .* Got 0"),
+        (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["--n-samples", "-5"], "'n_samples' parameter .* Got -5"),
+        (["--n-samples", "0"], "0 sample"),
+        (["--batch-size", "0"], "'batch_size' parameter .* Got 0"),
+        (["--lr", "-1"], "'lr' parameter .* Got -1"),
+        (["--hidden", "64,x"], "argument --hidden: invalid comma-separated list of ints"),
+        (["--hidden", "64,0"], r"hidden_layer_sizes must be .* Got \(64, 0\)"),
+        (["--seed", "-1"], "'random_state' parameter .* Got -1"),
+        (["--device", "abacus"], "'abacus' is not available. On this machine there are: cpu"),
+        (["--output", "no/such/folder/disk.png"], "there is no folder 'no/such/folder'"),
+        (["--colour"], "unrecognized arguments: --colour"),
+    ],
+    ids=" ".join,
+)
+def test_a_bad_value_is_one_line_and_status_2(capsys, options, match):
+    with pytest.raises(SystemExit) as stopped:
+        main(options)
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert re.search(match, err)
+
+
+def test_help_says_what_each_option_does(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    for option in (
+        *("--n-samples", "--epochs", "--batch-size", "--lr", "--hidden", "--seed"),
+        *("--device", "--output", "--no-plot"),
+    ):
+        assert re.search(rf"^  {option}\b.*\w+", out, re.MULTILINE)
+
+
+def test_it_runs_as_a_module(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "skdisk", *SMALL[:6], "--output", "small.png"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "small.png").exists()
+
+
+def test_without_matplotlib_it_says_so_before_training(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(SystemExit):
+        main([])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "pip install 'skdisk[plot]', or use --no-plot" in err
