@@ -42,12 +42,29 @@ class TensorBatches:
 
     def __len__(self):
         """Count the batches of an epoch."""
-        return -(-len(self.X) // self.batch_size)
+        return len(self.starts)
+
+    @property
+    def starts(self):
+        """The first row of each batch, as a range."""
+        return range(0, len(self.X), self.batch_size)
+
+    def draw_order(self):
+        """Draw the order of the rows for an epoch.
+
+        Returns
+        -------
+        order : tensor of shape (n_samples,), dtype=int64
+            Positions of rows, on the device of the data.
+        """
+        if not self.shuffle:
+            return torch.arange(len(self.X), device=self.X.device)
+        return torch.randperm(len(self.X), generator=self.generator).to(self.X.device)
 
     def __iter__(self):
         """Go through one epoch, batch by batch."""
         X, y = self.X, self.y
         if self.shuffle:
-            order = torch.randperm(len(X), generator=self.generator).to(X.device)
+            order = self.draw_order()
             X, y = X[order], y[order]
         return zip(X.split(self.batch_size), y.split(self.batch_size), strict=True)

@@ -119,6 +119,10 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
     callbacks : list of skorch callbacks, default=None
         Callbacks, or pairs `(name, callback)`, as for `skorch.NeuralNet`. They see the labels as
         positions in `classes_`.
+    fused : {"auto", True, False}, default="auto"
+        Whether to use the fused trainer, which gives the same result many times faster: "auto"
+        uses it unless a setting is in its way (a callback that looks at every batch), True raises
+        a ValueError that names the setting, False never uses it.
     warm_start : bool, default=False
         Whether `fit` goes on from where the earlier fit ended, for another `max_epochs`.
     random_state : int, RandomState instance or None, default=None
@@ -145,6 +149,10 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
     history_ : DataFrame of shape (n_iter_, n_columns)
         One row an epoch: `epoch`, `train_loss` in nats, `train_loss_best` (whether it was the
         lowest so far), `dur` in seconds, and what callbacks recorded.
+    fused_ : bool
+        Whether the last training used the fused trainer.
+    fused_reason_ : str or None
+        In words, why it did not.
     net_ : skorch.NeuralNetClassifier
         The trained skorch net. It knows the labels as positions in `classes_`.
     module_ : torch.nn.Module
@@ -197,6 +205,7 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "shuffle": ["boolean"],
         "callbacks": [list, tuple, None],
+        "fused": ["boolean", StrOptions({"auto"})],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "device": [str, torch.device],
@@ -216,6 +225,7 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
         batch_size=32,
         shuffle=True,
         callbacks=None,
+        fused="auto",
         warm_start=False,
         random_state=None,
         device="cpu",
@@ -231,6 +241,7 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.callbacks = callbacks
+        self.fused = fused
         self.warm_start = warm_start
         self.random_state = random_state
         self.device = device
@@ -381,6 +392,16 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
         return self.net_.module_
 
     @property
+    def fused_reason_(self):
+        """Why the fused trainer was not used, in words, or None."""
+        return self.net_.fused_reason_
+
+    @property
+    def fused_(self):
+        """Whether the fused trainer was used."""
+        return self.fused_reason_ is None
+
+    @property
     def n_iter_(self):
         """Number of epochs that the network has been trained for."""
         return len(self.net_.history)
@@ -476,6 +497,7 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
             batch_size=self.batch_size,
             shuffle=self.shuffle,
             callbacks=list(self.callbacks or []),
+            fused=self.fused,
             device=str(check_device(self.device)),
             verbose=int(self.verbose),
             seed=seed,

@@ -53,7 +53,7 @@ def _make_linear(n_in, n_out, generator):
     return linear
 
 
-class MLP(nn.Sequential):
+class MLP(nn.Module):
     """A multilayer perceptron whose outputs are log-probabilities.
 
     Parameters
@@ -73,6 +73,13 @@ class MLP(nn.Sequential):
     ------
     ValueError
         If `hidden_layer_sizes` holds anything but positive ints.
+
+    Attributes
+    ----------
+    layers : torch.nn.Sequential
+        Linear layers and activations in turn; the last one is the log-softmax.
+    layer_sizes : tuple of int
+        Features, units of each hidden layer, classes.
     """
 
     def __init__(
@@ -83,13 +90,32 @@ class MLP(nn.Sequential):
         activation="relu",
         generator=None,
     ):
-        sizes = (n_features, *_as_sizes(hidden_layer_sizes), n_classes)
+        super().__init__()
+        self.layer_sizes = (n_features, *_as_sizes(hidden_layer_sizes), n_classes)
+        self.activation = activation
         layers = []
-        for n_in, n_out in pairwise(sizes):
+        for n_in, n_out in pairwise(self.layer_sizes):
             layers += [_make_linear(n_in, n_out, generator), ACTIVATIONS[activation]()]
         # The output layer's activation is the log-softmax.
         layers[-1] = nn.LogSoftmax(dim=-1)
-        super().__init__(*layers)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, X):
+        """Compute log-probabilities.
+
+        Parameters
+        ----------
+        X : tensor of shape (n_rows, n_features), dtype=float32
+            The rows.
+
+        Returns
+        -------
+        log_proba : tensor of shape (n_rows, n_classes), dtype=float32
+            Log-probabilities.
+        """
+        for layer in self.layers:
+            X = layer(X)
+        return X
 
 
 def forward_few(module, X):
@@ -112,7 +138,7 @@ def forward_few(module, X):
         Log-probabilities.
     """
     X = X.to("cpu", torch.float64)
-    for layer in module:
+    for layer in module.layers:
         if isinstance(layer, nn.Linear):
             weight, bias = (p.to("cpu", torch.float64) for p in layer.parameters())
             X = torch.addmm(bias, X, weight.T)
@@ -139,7 +165,7 @@ def make_buffers(module, n_rows):
     buffers : list of tensor of shape (n_rows, n_units), dtype=float32
         One for each hidden layer.
     """
-    *hidden, output, _ = module
+    *hidden, output, _ = module.layers
     return [output.weight.new_empty(n_rows, linear.out_features) for linear in hidden[::2]]
 
 
@@ -160,7 +186,7 @@ def forward_many(module, X, buffers):
     log_proba : tensor of shape (n_rows, n_classes), dtype=float32
         Log-probabilities, in memory of their own.
     """
-    *hidden, output, _ = module
+    *hidden, output, _ = module.layers
     for linear, activation, buffer in zip(hidden[::2], hidden[1::2], buffers, strict=True):
         z = torch.addmm(linear.bias, X, linear.weight.T, out=buffer[: len(X)])
         X = activation(z)

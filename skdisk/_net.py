@@ -4,6 +4,7 @@ It overrides only what skorch does wrongly or slowly for this network:
 
 - the loss: the module returns log-probabilities, which skorch would take the logarithm of again;
 - the batches: slices of tensors in memory instead of a `DataLoader`;
+- the training of an epoch: by the fused trainer wherever that gives the same result;
 - the random stream: one generator per net, so that torch's global one is left alone;
 - Ctrl-C: it ends the training at the last whole epoch and is raised, not swallowed.
 """
@@ -13,10 +14,19 @@ import dis
 
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
+from skorch.callbacks import (
+    BatchScoring,
+    Callback,
+    EpochScoring,
+    EpochTimer,
+    LRScheduler,
+    PassthroughScoring,
+    PrintLog,
+)
 from skorch.utils import data_from_dataset, is_dataset
 
 from ._batches import FEW_ROWS, PREDICTION_ROWS, TensorBatches
+from ._engine import FusedTrainer
 from ._module import MLP, forward_few, forward_many, make_buffers
 
 
@@ -55,6 +65,20 @@ def check_device(device):
     return resolved
 
 
+def _watches_training(callback):
+    """Tell whether a callback needs hooks or gradients at every training step."""
+    if isinstance(callback, LRScheduler):
+        return callback.step_every == "batch"
+    if isinstance(callback, EpochScoring):
+        return callback.on_train and callback.use_caching
+    if isinstance(callback, BatchScoring):
+        return callback.on_train
+    return any(
+        getattr(type(callback), hook) is not getattr(Callback, hook)
+        for hook in ("on_batch_begin", "on_batch_end", "on_grad_computed")
+    )
+
+
 class DiskNet(NeuralNetClassifier):
     """The skorch net that trains `MLP` on data in memory.
 
@@ -66,6 +90,8 @@ class DiskNet(NeuralNetClassifier):
         The class of the network; it takes a `generator`.
     seed : int
         Seed of the generator that draws the initial weights and the order of the rows.
+    fused : {"auto", True, False}, default="auto"
+        Whether to train with the fused trainer: where it can, always (or say why not), never.
     shuffle : bool, default=True
         Whether each epoch goes through the rows in a new random order.
     iterator_train, iterator_valid : type, default=TensorBatches
@@ -80,6 +106,7 @@ class DiskNet(NeuralNetClassifier):
         module=MLP,
         *,
         seed,
+        fused="auto",
         shuffle=True,
         iterator_train=TensorBatches,
         iterator_valid=TensorBatches,
@@ -89,6 +116,7 @@ class DiskNet(NeuralNetClassifier):
         **kwargs,
     ):
         self.seed = seed
+        self.fused = fused
         self.shuffle = shuffle
         super().__init__(
             module,
@@ -199,24 +227,79 @@ class DiskNet(NeuralNetClassifier):
         return [cb for _, cb in self.callbacks_ if getattr(type(cb), method_name) is not empty]
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
-        """Train or validate for an epoch; leave to skorch those that a callback watches.
+        """Train or validate for an epoch: fused, batch by batch, or watched by a callback.
 
-        Otherwise the rows of the batches are written to the history at once: writing them one by
-        one, with two hooks each, costs a tenth of a small training step.
+        Where no callback watches, the rows of all batches are written to the history at once:
+        writing them one by one, with two hooks each, costs as much as a fused step.
         """
-        watched = self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end")
-        if iterator is None or watched:
+        if iterator is None:
+            return
+        if training and self.fused_reason_ is None:
+            losses, sizes = self._run_fused_epoch(iterator)
+        elif self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end"):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             return
-        rows = [
-            {
-                f"{prefix}_loss": step_fn(batch, **fit_params)["loss"].item(),
-                f"{prefix}_batch_size": len(batch[0]),
-            }
-            for batch in iterator
-        ]
-        self.history[-1]["batches"].extend(rows)
-        self.history.record(f"{prefix}_batch_count", len(rows))
+        else:
+            losses, sizes = [], []
+            for batch in iterator:
+                losses.append(step_fn(batch, **fit_params)["loss"].item())
+                sizes.append(len(batch[0]))
+        self.history[-1]["batches"].extend(
+            {f"{prefix}_loss": loss, f"{prefix}_batch_size": size}
+            for loss, size in zip(losses, sizes, strict=True)
+        )
+        self.history.record(f"{prefix}_batch_count", len(losses))
+
+    def _run_fused_epoch(self, batches):
+        """Train for an epoch with the fused trainer; return the batches' losses and sizes.
+
+        Weights and momentum go in and out every epoch, which costs a hundredth of the smallest
+        epochs: between epochs, everything is where skorch, callbacks and torch look for it.
+        """
+        trainer, parameters = self.trainer_, list(self.module_.parameters())
+        [group] = self.optimizer_.param_groups
+        trainer.set_hyperparameters(
+            group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]
+        )
+        trainer.load(trainer.weights, parameters)
+        if group["momentum"]:
+            state = self.optimizer_.state
+            for p in parameters:
+                if state[p].get("momentum_buffer") is None:
+                    state[p]["momentum_buffer"] = torch.zeros_like(p)
+            buffers = [state[p]["momentum_buffer"] for p in parameters]
+            trainer.load(trainer.velocity, buffers)
+        losses = trainer.run_epoch(batches.X, batches.y, [batches.draw_order()])
+        trainer.store(trainer.weights, parameters)
+        if group["momentum"]:
+            trainer.store(trainer.velocity, buffers)
+        # Without gradients it does nothing but to tell torch's schedulers that a step was made.
+        self.optimizer_.zero_grad()
+        self.optimizer_.step()
+        sizes = [min(self.batch_size, len(batches.X) - i) for i in batches.starts]
+        return losses[:, 0].tolist(), sizes
+
+    def _find_obstacle(self):
+        """Say in words why the fused trainer cannot take this training, or return None."""
+        if self.fused is False:
+            return "fused=False"
+        if type(self.module_) is not MLP:
+            return f"the module is a {type(self.module_).__name__}, not skdisk's MLP"
+        if not all(p.requires_grad for p in self.module_.parameters()):
+            return "some parameters of the module are frozen"
+        if type(self.criterion_) is not torch.nn.NLLLoss:
+            return f"the criterion is {type(self.criterion_).__name__}, not NLLLoss"
+        if type(self.optimizer_) is not torch.optim.SGD:
+            return f"the optimizer is {type(self.optimizer_).__name__}, not SGD"
+        groups = self.optimizer_.param_groups
+        if len(groups) != 1 or groups[0]["dampening"] or groups[0]["maximize"]:
+            return "SGD has parameter groups, dampening or maximize"
+        if self.iterator_train is not TensorBatches:
+            return "iterator_train is not skdisk's TensorBatches"
+        for name, callback in self.callbacks_:
+            if _watches_training(callback):
+                return f"the callback {name!r} looks at every batch or gradient"
+        return None
 
     def _set_training(self, training=True):
         # Going through all submodules at every batch costs a tenth of a small training step.
@@ -247,6 +330,21 @@ class DiskNet(NeuralNetClassifier):
         KeyboardInterrupt
             After Ctrl-C, when the net stands as it did after the last whole epoch.
         """
+        if not self.initialized_:
+            self.initialize()
+        self.fused_reason_ = self._find_obstacle()
+        if self.fused is True and self.fused_reason_ is not None:
+            raise ValueError(
+                f"fused=True is not possible: {self.fused_reason_}. Change that, or use "
+                'fused="auto" to train without the fused trainer where it cannot be used.'
+            )
+        if self.fused_reason_ is None:
+            self.trainer_ = FusedTrainer(
+                self.module_.layer_sizes,
+                self.module_.activation,
+                self.batch_size,
+                device=self.device,
+            )
         self.interrupt_ = None
         super().partial_fit(X, y, classes, **fit_params)
         if self.interrupt_ is not None:
@@ -273,6 +371,7 @@ class DiskNet(NeuralNetClassifier):
     def on_train_end(self, net, X=None, y=None, **kwargs):
         """Let go of what only the training needed."""
         del self.last_whole_epoch_
+        self.trainer_ = None
 
     def _is_stop_request(self, interrupt):
         """Tell a callback's `raise KeyboardInterrupt` from Ctrl-C.

@@ -38,6 +38,7 @@ def test_defaults_are_the_recipe_of_the_lesson():
         "batch_size": 32,
         "shuffle": True,
         "callbacks": None,
+        "fused": "auto",
         "warm_start": False,
         "random_state": None,
         "device": "cpu",

@@ -11,7 +11,17 @@ import skdisk
 
 PACKAGE = Path(skdisk.__file__).parent
 # From the ground up: a file imports only from files above it.
-LAYERS = ["_compat", "_disk", "_module", "_batches", "_net", "_classifier", "__init__", "__main__"]
+LAYERS = [
+    "_compat",
+    "_disk",
+    "_module",
+    "_engine",
+    "_batches",
+    "_net",
+    "_classifier",
+    "__init__",
+    "__main__",
+]
 FILES = sorted(PACKAGE.glob("*.py"))
 
 
@@ -48,7 +58,14 @@ def test_private_names_of_other_packages_are_in_compat_only(path):
 
 @pytest.mark.parametrize(
     ("stem", "forbidden"),
-    [("_disk", "torch"), ("_module", "sklearn"), ("_module", "skorch"), ("_batches", "sklearn")],
+    [
+        ("_disk", "torch"),
+        ("_module", "sklearn"),
+        ("_module", "skorch"),
+        ("_engine", "sklearn"),
+        ("_engine", "skorch"),
+        ("_batches", "sklearn"),
+    ],
 )
 def test_a_file_keeps_out_of_what_is_not_its_business(stem, forbidden):
     modules = [module for _, module, _ in read_imports(PACKAGE / f"{stem}.py")]

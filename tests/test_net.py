@@ -123,7 +123,8 @@ class WatchBatches(Callback):
 
 def test_a_callback_that_watches_the_batches_changes_nothing(make_clf, get_weights, disk):
     watcher = WatchBatches()
-    plain, watched = make_clf().fit(*disk), make_clf(callbacks=[watcher]).fit(*disk)
+    plain = make_clf(fused=False).fit(*disk)
+    watched = make_clf(callbacks=[watcher]).fit(*disk)
     assert watcher.n_batches_ == 3 * 7
     assert all(map(np.array_equal, get_weights(plain), get_weights(watched)))
     for key in ("batches", "train_loss", "train_batch_count"):
@@ -203,15 +204,36 @@ class PressCtrlC(Callback):
 @pytest.mark.parametrize("hook", ["on_epoch_begin", "on_batch_end", "on_epoch_end"])
 def test_ctrl_c_is_raised_and_keeps_the_last_whole_epoch(make_clf, get_weights, disk, hook):
     X, y = disk
-    clf = make_clf(max_epochs=10, momentum=0.9, callbacks=[PressCtrlC(hook, epoch=3)])
+    params = {"momentum": 0.9, "fused": False}
+    clf = make_clf(max_epochs=10, callbacks=[PressCtrlC(hook, epoch=3)], **params)
     with pytest.raises(KeyboardInterrupt):
         clf.fit(X, y)
-    whole = make_clf(max_epochs=2, momentum=0.9).fit(X, y)
+    whole = make_clf(max_epochs=2, **params).fit(X, y)
     assert clf.n_iter_ == len(clf.history_) == len(clf.loss_curve_) == 2
     assert all(map(np.array_equal, get_weights(clf), get_weights(whole)))
     # The order of the rows and the momentum are back at that epoch too.
     for interrupted in (clf, whole):
         interrupted.set_params(callbacks=None, warm_start=True, max_epochs=2).fit(X, y)
+    assert all(map(np.array_equal, get_weights(clf), get_weights(whole)))
+
+
+def test_ctrl_c_in_a_fused_epoch_keeps_the_last_whole_epoch(
+    make_clf, get_weights, disk, monkeypatch
+):
+    whole = make_clf(max_epochs=2, momentum=0.9).fit(*disk)
+    draw_order, n_calls = TensorBatches.draw_order, iter(range(10))
+
+    def draw_and_press(batches):
+        if next(n_calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return draw_order(batches)
+
+    monkeypatch.setattr(TensorBatches, "draw_order", draw_and_press)
+    clf = make_clf(max_epochs=10, momentum=0.9)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(*disk)
+    assert clf.fused_
+    assert clf.n_iter_ == 2
     assert all(map(np.array_equal, get_weights(clf), get_weights(whole)))
 
 
