@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -13,6 +13,10 @@ demo: .venv/installed ## Train the lesson's network, print its progress, draw di
 
 test: .venv/installed ## Run the tests and the examples in the documentation
 	$(BIN)/python -m pytest -n 2
+
+bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture in benchmarks/results
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/run.py
 
 lint: .venv/installed ## Check style, docstrings and format
 	$(BIN)/ruff check .

@@ -12,66 +12,15 @@ import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch.callbacks import Callback
 
+from ._batches import FEW_ROWS
 from ._compat import Interval, StrOptions, validate_parameter_constraints
+from ._device import check_device
+from ._labels import encode_labels, find_classes, labels_as_array
 from ._module import ACTIVATIONS
-from ._net import DiskNet, check_device
-
-
-def _labels_as_array(y):
-    """Turn nullable ints and booleans into ints and bools, and refuse what no label can be.
-
-    `np.asarray` would make floats of the former, which `predict` would then return.
-    """
-    if y is None:
-        return y
-    if isinstance(y, torch.Tensor):
-        y = y.detach().cpu().numpy()
-    if np.any(pd.isna(y)):
-        # scikit-learn's words, which its users and its checks look for.
-        raise ValueError(
-            "Input y contains NaN: every row needs a label. Drop the rows without one."
-        )
-    shape = getattr(y, "shape", ())
-    if len(shape) == 2 and shape[1] > 1:
-        raise ValueError(
-            f"y should be a 1d array, got an array of shape {shape} instead. For several labels "
-            "per row use sklearn.multioutput.MultiOutputClassifier."
-        )
-    if isinstance(y, pd.DataFrame):
-        # Still a column, for which scikit-learn has its warning.
-        return np.asarray(_labels_as_array(y.iloc[:, 0]))[:, np.newaxis]
-    dtype = getattr(y, "dtype", None)
-    if isinstance(dtype, pd.api.extensions.ExtensionDtype) and dtype.kind in "biu":
-        return y.to_numpy(dtype=dtype.numpy_dtype)
-    return y
-
-
-def _find_classes(y):
-    try:
-        check_classification_targets(y)
-        return np.unique(y)
-    except TypeError as error:
-        kinds = sorted({type(label).__name__ for label in y})
-        raise ValueError(
-            f"y has labels of different types, which cannot be sorted: {', '.join(kinds)}. "
-            "Convert them to one type."
-        ) from error
-
-
-def _encode_labels(y, classes):
-    """Replace each label by its position in `classes`, which are sorted as by np.unique."""
-    unknown = np.setdiff1d(_find_classes(y), classes)
-    if len(unknown):
-        raise ValueError(
-            f"y has labels that are not among the classes {classes.tolist()}: "
-            f"{unknown.tolist()}. Pass all classes on the first call of partial_fit, or fit anew "
-            "with warm_start=False."
-        )
-    return np.searchsorted(classes, y)
+from ._net import DiskNet
 
 
 def _explain_text(X):
@@ -300,7 +249,7 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
         """
         resume = hasattr(self, "net_")
         if classes is not None:
-            classes = _find_classes(_labels_as_array(classes))
+            classes = np.unique(labels_as_array(classes))
         elif not resume:
             raise ValueError(
                 "classes must be passed on the first call of partial_fit: all labels that will "
@@ -384,7 +333,10 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
             If `X` is not as described.
         """
         check_is_fitted(self)
-        return self.net_.forward(self._check_data(X, reset=False)).numpy()
+        checked = self._check_few(X)
+        if checked is None:
+            checked = self._check_data(X, reset=False)
+        return self.net_.forward(checked).numpy()
 
     @property
     def module_(self):
@@ -423,8 +375,8 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
         # that a fit that fails anywhere leaves no trace.
         trained = copy.copy(self)
         X, y = trained._check_data(X, y, reset=not resume)
-        trained.classes_ = _find_classes(y) if classes is None else classes
-        y = _encode_labels(y, trained.classes_)
+        trained.classes_ = find_classes(y) if classes is None else classes
+        y = encode_labels(y, trained.classes_)
         trained.net_ = trained._make_net(seed=self.net_.seed if resume else self._draw_seed())
         if resume:
             trained.net_.resume(self.net_)
@@ -435,6 +387,8 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
             if trained.n_iter_ > n_epochs_before:
                 self.__dict__ = trained.__dict__
             raise
+        if trained.n_iter_ == 0:
+            raise RuntimeError("A callback stopped the training before its first epoch had ended.")
         self.__dict__ = trained.__dict__
         return self
 
@@ -456,6 +410,25 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
                 )
         check_device(self.device)
 
+    def _check_few(self, X):
+        """Return a few rows as float32 if they are plainly right, else None.
+
+        For one row scikit-learn's checks take longer than all the rest of a prediction. What does
+        not pass here goes to them, and gets their error or their conversion.
+        """
+        if (
+            type(X) is not np.ndarray
+            or X.dtype not in (np.float32, np.float64)
+            or X.ndim != 2
+            or not 0 < len(X) <= FEW_ROWS
+            or X.shape[1] != self.n_features_in_
+            or hasattr(self, "feature_names_in_")
+        ):
+            return None
+        with np.errstate(over="ignore"):
+            X = X.astype(np.float32, order="C")
+        return X if np.isfinite(X).all() else None
+
     def _check_data(self, X, *y, reset):
         if isinstance(X, torch.Tensor):
             X = X.detach().cpu().numpy()
@@ -465,7 +438,7 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
                 return validate_data(
                     self,
                     X,
-                    *map(_labels_as_array, y),
+                    *map(labels_as_array, y),
                     dtype=np.float32,
                     order="C",
                     force_writeable=True,
@@ -494,10 +467,10 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
             optimizer__weight_decay=self.weight_decay,
             lr=self.lr,
             max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
+            batch_size=int(self.batch_size),
             shuffle=self.shuffle,
             callbacks=list(self.callbacks or []),
-            fused=self.fused,
+            fused=self.fused if isinstance(self.fused, str) else bool(self.fused),
             device=str(check_device(self.device)),
             verbose=int(self.verbose),
             seed=seed,

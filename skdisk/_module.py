@@ -137,11 +137,10 @@ def forward_few(module, X):
     log_proba : tensor of shape (n_rows, n_classes), dtype=float32
         Log-probabilities.
     """
-    X = X.to("cpu", torch.float64)
+    X = X.cpu().double()
     for layer in module.layers:
         if isinstance(layer, nn.Linear):
-            weight, bias = (p.to("cpu", torch.float64) for p in layer.parameters())
-            X = torch.addmm(bias, X, weight.T)
+            X = torch.addmm(layer.bias.cpu().double(), X, layer.weight.cpu().double().T)
         else:
             X = layer(X)
     return X.float()

@@ -14,69 +14,13 @@ import dis
 
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import (
-    BatchScoring,
-    Callback,
-    EpochScoring,
-    EpochTimer,
-    LRScheduler,
-    PassthroughScoring,
-    PrintLog,
-)
+from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
 from skorch.utils import data_from_dataset, is_dataset
 
 from ._batches import FEW_ROWS, PREDICTION_ROWS, TensorBatches
 from ._engine import FusedTrainer
 from ._module import MLP, forward_few, forward_many, make_buffers
-
-
-def check_device(device):
-    """Resolve a device and check that it is there.
-
-    Parameters
-    ----------
-    device : str or torch.device
-        A device by its torch name, such as "cpu", "cuda", "cuda:0" or "mps".
-
-    Returns
-    -------
-    device : torch.device
-        The device.
-
-    Raises
-    ------
-    ValueError
-        If torch does not know such a device or this machine does not have it.
-    """
-    available = ["cpu"]
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator is not None:
-        names = [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())]
-        available += [accelerator.type, *names]
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        resolved = None
-    if resolved is None or str(resolved) not in available:
-        raise ValueError(
-            f"The device {str(device)!r} is not available. On this machine there are: "
-            f"{', '.join(available)}."
-        )
-    return resolved
-
-
-def _watches_training(callback):
-    """Tell whether a callback needs hooks or gradients at every training step."""
-    if isinstance(callback, LRScheduler):
-        return callback.step_every == "batch"
-    if isinstance(callback, EpochScoring):
-        return callback.on_train and callback.use_caching
-    if isinstance(callback, BatchScoring):
-        return callback.on_train
-    return any(
-        getattr(type(callback), hook) is not getattr(Callback, hook)
-        for hook in ("on_batch_begin", "on_batch_end", "on_grad_computed")
-    )
+from ._obstacles import find_obstacle, find_passing_obstacle
 
 
 class DiskNet(NeuralNetClassifier):
@@ -130,12 +74,16 @@ class DiskNet(NeuralNetClassifier):
 
     @property
     def _default_callbacks(self):
-        return [
+        callbacks = [
             ("epoch_timer", EpochTimer()),
             ("train_loss", PassthroughScoring("train_loss", on_train=True)),
-            ("valid_loss", PassthroughScoring("valid_loss")),
-            ("print_log", PrintLog()),
         ]
+        if self.train_split is not None:
+            callbacks.append(("valid_loss", PassthroughScoring("valid_loss")))
+        # It lays out its table also when it does not print it.
+        if self.verbose:
+            callbacks.append(("print_log", PrintLog()))
+        return callbacks
 
     def initialize_module(self):
         """Make the module, with weights drawn from the net's own generator."""
@@ -234,6 +182,8 @@ class DiskNet(NeuralNetClassifier):
         """
         if iterator is None:
             return
+        if training:
+            self._check_fused()
         if training and self.fused_reason_ is None:
             losses, sizes = self._run_fused_epoch(iterator)
         elif self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end"):
@@ -256,6 +206,16 @@ class DiskNet(NeuralNetClassifier):
         Weights and momentum go in and out every epoch, which costs a hundredth of the smallest
         epochs: between epochs, everything is where skorch, callbacks and torch look for it.
         """
+        if self.trainer_ is None:
+            self.trainer_ = FusedTrainer(
+                self.module_.layer_sizes,
+                self.module_.activation,
+                self.batch_size,
+                device=self.device,
+            )
+            # Without gradients it only tells torch's schedulers that the optimiser is in use.
+            self.optimizer_.zero_grad()
+            self.optimizer_.step()
         trainer, parameters = self.trainer_, list(self.module_.parameters())
         [group] = self.optimizer_.param_groups
         trainer.set_hyperparameters(
@@ -273,33 +233,21 @@ class DiskNet(NeuralNetClassifier):
         trainer.store(trainer.weights, parameters)
         if group["momentum"]:
             trainer.store(trainer.velocity, buffers)
-        # Without gradients it does nothing but to tell torch's schedulers that a step was made.
-        self.optimizer_.zero_grad()
-        self.optimizer_.step()
-        sizes = [min(self.batch_size, len(batches.X) - i) for i in batches.starts]
-        return losses[:, 0].tolist(), sizes
+        return losses[:, 0].tolist(), batches.sizes
 
-    def _find_obstacle(self):
-        """Say in words why the fused trainer cannot take this training, or return None."""
-        if self.fused is False:
-            return "fused=False"
-        if type(self.module_) is not MLP:
-            return f"the module is a {type(self.module_).__name__}, not skdisk's MLP"
-        if not all(p.requires_grad for p in self.module_.parameters()):
-            return "some parameters of the module are frozen"
-        if type(self.criterion_) is not torch.nn.NLLLoss:
-            return f"the criterion is {type(self.criterion_).__name__}, not NLLLoss"
-        if type(self.optimizer_) is not torch.optim.SGD:
-            return f"the optimizer is {type(self.optimizer_).__name__}, not SGD"
-        groups = self.optimizer_.param_groups
-        if len(groups) != 1 or groups[0]["dampening"] or groups[0]["maximize"]:
-            return "SGD has parameter groups, dampening or maximize"
-        if self.iterator_train is not TensorBatches:
-            return "iterator_train is not skdisk's TensorBatches"
-        for name, callback in self.callbacks_:
-            if _watches_training(callback):
-                return f"the callback {name!r} looks at every batch or gradient"
-        return None
+    def _check_fused(self):
+        """Find out whether the fused trainer can take the coming epoch.
+
+        Callbacks may freeze layers or change the optimiser between epochs. Once in the way, a
+        setting counts for the rest of the training.
+        """
+        if self.fused_reason_ is None:
+            self.fused_reason_ = find_passing_obstacle(self)
+        if self.fused is True and self.fused_reason_ is not None:
+            raise ValueError(
+                f"fused=True is not possible: {self.fused_reason_}. Change that, or use "
+                'fused="auto" to train without the fused trainer where it cannot be used.'
+            )
 
     def _set_training(self, training=True):
         # Going through all submodules at every batch costs a tenth of a small training step.
@@ -332,32 +280,34 @@ class DiskNet(NeuralNetClassifier):
         """
         if not self.initialized_:
             self.initialize()
-        self.fused_reason_ = self._find_obstacle()
-        if self.fused is True and self.fused_reason_ is not None:
-            raise ValueError(
-                f"fused=True is not possible: {self.fused_reason_}. Change that, or use "
-                'fused="auto" to train without the fused trainer where it cannot be used.'
-            )
-        if self.fused_reason_ is None:
-            self.trainer_ = FusedTrainer(
-                self.module_.layer_sizes,
-                self.module_.activation,
-                self.batch_size,
-                device=self.device,
-            )
-        self.interrupt_ = None
-        super().partial_fit(X, y, classes, **fit_params)
-        if self.interrupt_ is not None:
-            raise self.interrupt_
+        self.fused_reason_, self.interrupt_ = find_obstacle(self), None
+        self._check_fused()
+        self._remember_epoch()
+        self.trainer_ = None
+        try:
+            super().partial_fit(X, y, classes, **fit_params)
+        except Exception as error:
+            if self.interrupt_ is None:
+                raise
+            # A callback's last hook that counts on an epoch where there is none.
+            raise self.interrupt_ from error
+        finally:
+            # A kept exception would keep the data of the frames in its traceback.
+            interrupt = self.interrupt_
+            self.interrupt_ = self.last_whole_epoch_ = self.trainer_ = None
+        if interrupt is not None:
+            raise interrupt
         return self
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        """Train; on Ctrl-C go back to the end of the last whole epoch."""
+        """Train; on Ctrl-C, or a stop within an epoch, go back to the last whole epoch."""
         try:
             super().fit_loop(X, y, epochs, **fit_params)
         except KeyboardInterrupt as interrupt:
-            if not self._is_stop_request(interrupt):
+            is_stop = self._is_stop_request(interrupt)
+            if not is_stop:
                 self.interrupt_ = interrupt
+            if not is_stop or (self.history and "train_batch_count" not in self.history[-1]):
                 n_epochs, state = self.last_whole_epoch_
                 del self.history[n_epochs:]
                 self._load_training_state(state)
@@ -365,13 +315,15 @@ class DiskNet(NeuralNetClassifier):
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         """Remember where the last whole epoch ended, then open a new row of the history."""
-        self.last_whole_epoch_ = len(self.history), self._copy_training_state()
+        self._remember_epoch()
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
 
-    def on_train_end(self, net, X=None, y=None, **kwargs):
-        """Let go of what only the training needed."""
-        del self.last_whole_epoch_
-        self.trainer_ = None
+    def _remember_epoch(self):
+        self.last_whole_epoch_ = len(self.history), self._copy_training_state()
+
+    def __getstate__(self):
+        """Leave out what lives only during a training, for callbacks that pickle the net."""
+        return super().__getstate__() | {"trainer_": None, "last_whole_epoch_": None}
 
     def _is_stop_request(self, interrupt):
         """Tell a callback's `raise KeyboardInterrupt` from Ctrl-C.
@@ -390,18 +342,33 @@ class DiskNet(NeuralNetClassifier):
         )
 
     def _copy_training_state(self):
-        """Copy all that an epoch of training changes, but for the history."""
-        return copy.deepcopy(
-            {
-                "module": self.module_.state_dict(),
-                "optimizer": self.optimizer_.state_dict(),
-                "generator": self.generator_.get_state(),
-            }
-        )
+        """Copy all that an epoch of training changes, but for the history.
 
+        The optimiser's part is that of its `state_dict`, without what that costs at every epoch.
+        """
+        parameters = list(self.module_.parameters())
+        return {
+            "parameters": [p.detach().clone() for p in parameters],
+            "groups": [{**group, "params": None} for group in self.optimizer_.param_groups],
+            "optimizer": [copy.deepcopy(self.optimizer_.state.get(p)) for p in parameters],
+            "generator": self.generator_.get_state(),
+        }
+
+    @torch.no_grad()
     def _load_training_state(self, state):
-        self.module_.load_state_dict(state["module"])
-        self.optimizer_.load_state_dict(state["optimizer"])
+        parameters = list(self.module_.parameters())
+        for p, value, values in zip(
+            parameters, state["parameters"], state["optimizer"], strict=True
+        ):
+            p.copy_(value)
+            self.optimizer_.state.pop(p, None)
+            if values is not None:
+                self.optimizer_.state[p] = {
+                    name: value.to(p.device) if torch.is_tensor(value) else value
+                    for name, value in values.items()
+                }
+        for group, values in zip(self.optimizer_.param_groups, state["groups"], strict=True):
+            group.update(values, params=group["params"])
         self.generator_.set_state(state["generator"])
 
     def resume(self, earlier):
@@ -438,5 +405,8 @@ class DiskNet(NeuralNetClassifier):
         self._load_training_state(earlier._copy_training_state())
         for group in self.optimizer_.param_groups:
             group.update(changed)
+            if "lr" in changed and "initial_lr" in group:
+                # Where a schedule begins.
+                group["initial_lr"] = changed["lr"]
         self.history.extend(earlier.history)
         return self

@@ -193,6 +193,19 @@ def test_partial_fit_knows_classes_that_have_not_occurred(make_clf, classes):
     assert clf.n_iter_ == 3
 
 
+def test_labels_of_another_kind_than_the_classes_are_unknown(make_clf):
+    clf = make_clf().partial_fit(X, np.arange(60), classes=np.arange(100))
+    with pytest.raises(ValueError, match=r"not among the classes .*: \['0', '1', '2', '3', '4'\]"):
+        clf.partial_fit(X, np.arange(60).astype(str))
+    with pytest.raises(ValueError, match="and 55 more"):
+        clf.partial_fit(X, np.arange(60).astype(str))
+
+
+def test_a_sparse_column_of_labels(make_clf):
+    labels = pd.Series(pd.arrays.SparseArray(Y))
+    assert make_clf().fit(X, labels).classes_.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_a_data_set_smaller_than_a_batch(make_clf, dtype):
     with warnings.catch_warnings():

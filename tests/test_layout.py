@@ -62,6 +62,8 @@ def test_private_names_of_other_packages_are_in_compat_only(path):
         ("_disk", "torch"),
         ("_module", "sklearn"),
         ("_module", "skorch"),
+        ("_steps", "sklearn"),
+        ("_steps", "skorch"),
         ("_engine", "sklearn"),
         ("_engine", "skorch"),
         ("_batches", "sklearn"),

@@ -18,6 +18,7 @@ from skorch.callbacks import (
     LRScheduler,
     ProgressBar,
 )
+from skorch.dataset import Dataset, ValidSplit
 from torch import nn
 
 from skdisk import make_disk
@@ -85,10 +86,7 @@ def test_rows_keep_their_order_without_shuffling(make_clf, disk):
 
 
 def test_batches_without_targets_have_zeros_in_their_place():
-    class Unlabelled:
-        X, y = np.ones((5, 2), dtype=np.float32), None
-
-    [(X, y)] = TensorBatches(Unlabelled, batch_size=10)
+    [(X, y)] = TensorBatches(Dataset(np.ones((5, 2), dtype=np.float32)), batch_size=10)
     assert X.shape == (5, 2)
     assert y.tolist() == [0] * 5
 
@@ -265,6 +263,91 @@ def test_a_net_can_be_cloned_and_trained_by_itself(disk):
     net = DiskNet(seed=0, module__n_features=2, module__n_classes=2, max_epochs=2, lr=0.1)
     net = clone(net).fit(X.astype("f4"), y.copy())
     assert net.predict_proba(X.astype("f4")).shape == (200, 2)
+
+
+def test_a_net_can_validate_on_a_split(disk):
+    X, y = disk
+    net = DiskNet(
+        seed=0, module__n_features=2, module__n_classes=2, max_epochs=2, train_split=ValidSplit(5)
+    )
+    net.fit(X.astype("f4"), y.copy())
+    assert net.fused_reason_ is None
+    for epoch in net.history:
+        assert sum(batch.get("train_batch_size", 0) for batch in epoch["batches"]) == 160
+        assert sum(batch.get("valid_batch_size", 0) for batch in epoch["batches"]) == 40
+        assert np.isfinite(epoch["valid_loss"])
+
+
+class Stop(Callback):
+    """End the training in the way that skorch has for callbacks."""
+
+    def __init__(self, hook, epoch):
+        self.hook = hook
+        self.epoch = epoch
+
+    def stop(self, hook, net):
+        return hook == self.hook and len(net.history) == self.epoch
+
+    def on_epoch_begin(self, net, **kwargs):
+        if self.stop("on_epoch_begin", net):
+            raise KeyboardInterrupt
+
+    def on_batch_end(self, net, **kwargs):
+        if self.stop("on_batch_end", net):
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, net, **kwargs):
+        if self.stop("on_epoch_end", net):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("hook", "n_epochs"), [("on_epoch_begin", 2), ("on_batch_end", 2), ("on_epoch_end", 3)]
+)
+def test_a_callback_that_stops_leaves_whole_epochs(make_clf, get_weights, disk, hook, n_epochs):
+    clf = make_clf(callbacks=[Stop(hook, epoch=3)], max_epochs=10).fit(*disk)
+    whole = make_clf(max_epochs=n_epochs, fused=False).fit(*disk)
+    assert clf.n_iter_ == len(clf.loss_curve_) == len(clf.history_) == n_epochs
+    assert all(map(np.array_equal, get_weights(clf), get_weights(whole)))
+
+
+def test_a_callback_that_stops_at_once_is_an_error(make_clf, disk):
+    clf = make_clf(callbacks=[Stop("on_epoch_begin", epoch=1)])
+    with pytest.raises(RuntimeError, match="before its first epoch had ended"):
+        clf.fit(*disk)
+    assert not hasattr(clf, "net_")
+
+
+@pytest.mark.parametrize("make_callback", [EarlyStopping, Checkpoint])
+def test_ctrl_c_in_the_first_epoch_is_raised_whatever_callbacks_then_miss(
+    make_clf, disk, tmp_path, monkeypatch, make_callback
+):
+    monkeypatch.chdir(tmp_path)
+    callback = make_callback(monitor="train_loss", load_best=True)
+    clf = make_clf(callbacks=[callback, PressCtrlC("on_batch_end", epoch=1)])
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(*disk)
+    assert not hasattr(clf, "net_")
+
+
+def test_ctrl_c_before_the_first_epoch_is_raised(make_clf, disk, monkeypatch):
+    def press(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(DiskNet, "get_iterator", press)
+    with pytest.raises(KeyboardInterrupt):
+        make_clf().fit(*disk)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_callback_may_pickle_the_net_during_the_training(make_clf, disk, tmp_path, activation):
+    checkpoint = Checkpoint(monitor=None, f_pickle="net.pkl", dirname=tmp_path)
+    clf = make_clf(callbacks=[checkpoint], activation=activation).fit(*disk)
+    assert clf.fused_
+    net = pickle.loads((tmp_path / "net.pkl").read_bytes())
+    X = disk[0].astype("f4")
+    np.testing.assert_array_equal(net.predict_proba(X), clf.net_.predict_proba(X))
+    assert (tmp_path / "net.pkl").stat().st_size < 50_000
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

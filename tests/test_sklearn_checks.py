@@ -6,6 +6,7 @@ from skdisk import MLPDiskClassifier
 
 ESTIMATORS = [
     MLPDiskClassifier(),
+    MLPDiskClassifier(fused=False),
     MLPDiskClassifier(hidden_layer_sizes=(), momentum=0.9),
 ]
 

@@ -1,0 +1,346 @@
+"""Measure skdisk beside its peers: `make bench`, or `python benchmarks/run.py --quick`.
+
+All contenders of a case run in turn, repeat after repeat, so that a slow moment of the machine
+meets all of them. The table gives medians, spreads and ratios to skdisk.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import contenders
+import numpy as np
+import torch
+
+from skdisk import make_disk
+from skdisk._engine import FusedTrainer
+
+RESULTS = Path(__file__).parent / "results"
+TRAINERS = {
+    "skdisk": contenders.fit_skdisk,
+    "pre-sliced loop": contenders.fit_presliced,
+    "MLPClassifier": contenders.fit_sklearn,
+}
+
+
+def measure(functions, repeats):
+    """Time functions in turn; return the seconds of each, repeat by repeat."""
+    seconds = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def make_row(case, name, seconds, base, unit=1.0):
+    """Summarise the seconds of one contender beside those of skdisk."""
+    seconds, base = np.array(seconds), np.array(base)
+    low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75]) / unit
+    return {
+        "case": case,
+        "contender": name,
+        "median": median,
+        "quartiles": [low, high],
+        "ratio": float(np.median(seconds) / np.median(base)),
+        "seconds": seconds.tolist(),
+    }
+
+
+def make_rows(case, seconds, units=None):
+    """Summarise a case; `units` divides the seconds of each contender, e.g. by its steps."""
+    units = units or dict.fromkeys(seconds, 1.0)
+    scaled = {name: np.array(values) / units[name] for name, values in seconds.items()}
+    return [make_row(case, name, values, scaled["skdisk"]) for name, values in scaled.items()]
+
+
+def run_lesson(quick):
+    """Case a: the lesson's fit. Seconds a step; the fast ones train all 300 epochs."""
+    X, y = make_disk(3000, random_state=0)
+    long, short, repeats = (20, 2, 2) if quick else (300, 20, 7)
+    settings = (X, y, (64, 64), 32)
+    epochs = {
+        "skdisk": (contenders.fit_skdisk, long),
+        "skdisk, fused=False": (contenders.fit_skdisk_unfused, short),
+        "pre-sliced loop": (contenders.fit_presliced, short),
+        "DataLoader loop": (contenders.fit_dataloader, short),
+        "skorch": (contenders.fit_skorch, short),
+        "MLPClassifier": (contenders.fit_sklearn, short),
+    }
+    functions = {name: partial(fit, *settings, n) for name, (fit, n) in epochs.items()}
+    steps = {name: n * 94 for name, (_, n) in epochs.items()}
+    if contenders.has_jax():
+        compiled = contenders.make_jax_fit(*settings, long)
+        compiled()
+        functions["JAX, compiled before"] = compiled
+        functions["JAX, with compiling"] = lambda: contenders.make_jax_fit(*settings, long)()
+        steps |= dict.fromkeys(["JAX, compiled before", "JAX, with compiling"], long * 94)
+    for fit, _ in epochs.values():
+        fit(*settings, 1)
+    return make_rows("a. lesson, s/step", measure(functions, repeats), steps)
+
+
+def run_overhead(quick):
+    """Case a, overhead: the share of a fit that is not the fused trainer's."""
+    X, y = make_disk(3000, random_state=0)
+    run_epoch, shares, inside = FusedTrainer.run_epoch, [], []
+
+    def run_timed(*args):
+        start = time.perf_counter()
+        losses = run_epoch(*args)
+        inside[-1] += time.perf_counter() - start
+        return losses
+
+    FusedTrainer.run_epoch = run_timed
+    try:
+        for _ in range(1 if quick else 7):
+            inside.append(0.0)
+            start = time.perf_counter()
+            contenders.fit_skdisk(X, y, (64, 64), 32, 20 if quick else 300)
+            shares.append(1 - inside[-1] / (time.perf_counter() - start))
+    finally:
+        FusedTrainer.run_epoch = run_epoch
+    return [make_row("a. lesson, share outside the trainer", "skdisk", shares, shares)]
+
+
+GROWTH = {
+    "rows": [1_000, 10_000, 100_000, 1_000_000],
+    "features": [2, 20, 100, 500],
+    "hidden": [16, 64, 256, 1024],
+    "batch": [8, 32, 512, 4096],
+}
+BASE = {"rows": 10_000, "features": 20, "hidden": 64, "batch": 128}
+
+
+def make_data(rows, features):
+    """Make standard normal rows, labelled by the sign of the first feature."""
+    X = np.random.default_rng(0).standard_normal((rows, features))
+    return X, (X[:, 0] > 0).astype(np.int64)
+
+
+def run_growth(quick):
+    """Case b: seconds a row of training data and epoch, along one axis at a time."""
+    points = [(axis, {**BASE, axis: value}) for axis, values in GROWTH.items() for value in values]
+    points.append(("size", {"rows": 100_000, "features": 50, "hidden": 256, "batch": 256}))
+    for axis, point in points[:2] if quick else points:
+        X, y = make_data(point["rows"], point["features"])
+        # Some hundred small steps at least, so that what a fit costs once does not tell.
+        steps = -(-point["rows"] // point["batch"])
+        operations = 6 * point["batch"] * point["hidden"] * (point["features"] + point["hidden"])
+        epochs = 1 if quick else max(1, int(min(400, 3e10 / operations) / steps))
+        settings = (X, y, (point["hidden"],) * 2, point["batch"], epochs)
+        functions = {name: partial(fit, *settings) for name, fit in TRAINERS.items()}
+        seconds = measure(functions, 1 if quick else 5)
+        case = f"b. {axis} = {point.get(axis, '100,000 x 50, hidden 256, batch 256')}, s/row"
+        yield from make_rows(case, seconds, dict.fromkeys(seconds, epochs * point["rows"]))
+
+
+def run_prediction(quick):
+    """Case c: seconds of predict_proba."""
+    X, y = make_data(1000 if quick else 1_000_000, 2)
+    train = (X[:1000], y[:1000], (64, 64), 32, 1)
+    predict = {
+        "skdisk": contenders.fit_skdisk(*train),
+        "MLPClassifier": contenders.fit_sklearn(*train),
+        "skorch": contenders.fit_skorch(*train),
+    }
+    rows = []
+    for n_rows, repeats in ((1, 500), (1000, 100), (1_000_000, 7)):
+        if n_rows > len(X):
+            continue
+        functions = {name: partial(p, X[:n_rows]) for name, p in predict.items()}
+        measure(functions, 1)
+        seconds = measure(functions, 5 if quick else repeats)
+        rows += make_rows(f"c. predict_proba of {n_rows:,} rows, s", seconds)
+    return rows
+
+
+# The high-water mark of this very process: what getrusage tells includes the process it came from.
+READ_PEAK = "float(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024"
+
+
+def read_peak_memory():
+    """Read the peak memory of this process in MB."""
+    return eval(READ_PEAK)
+
+
+def run_process(name, rows, epochs):
+    """Train in a new process; return the seconds it took and its peak memory in MB."""
+    start = time.perf_counter()
+    command = [sys.executable, __file__, "--train", name, str(rows), str(epochs)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    return time.perf_counter() - start, *json.loads(result.stdout)
+
+
+def train_in_process(name, rows, epochs):
+    """Do what `run_process` asks for, importing only what the contender needs."""
+    X, y = make_data(rows, 20)
+    fit = getattr(contenders, f"fit_{name}")
+    imported = read_peak_memory()
+    fit(X, y, (64, 64), 128, epochs)
+    print(json.dumps([imported, read_peak_memory()]))
+
+
+COLD = {
+    "skdisk": "from skdisk import MLPDiskClassifier as C, make_disk; c = C(max_epochs=10)",
+    "MLPClassifier": "from sklearn.neural_network import MLPClassifier as C; c = C((64, 64), "
+    "solver='sgd', max_iter=10, batch_size=32)",
+    "skorch": "import torch; from torch import nn; from skorch import NeuralNetClassifier as C; "
+    "X = X.astype('f4'); c = C(nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), "
+    "nn.ReLU(), nn.Linear(64, 2), nn.Softmax(dim=1)), max_epochs=10, batch_size=32, verbose=0, "
+    "train_split=None)",
+}
+
+
+def run_cold_start(quick):
+    """Case d: a new process that imports and fits for 10 epochs: seconds and peak memory."""
+    seconds, memory = {name: [] for name in COLD}, {}
+    for _ in range(1 if quick else 5):
+        for name, code in COLD.items():
+            program = (
+                "import warnings; warnings.simplefilter('ignore'); import numpy as np; "
+                "X = np.random.default_rng(0).uniform(-1, 1, (3000, 2)); "
+                "y = (np.hypot(*X.T) < 0.8).astype(int); " + code + "; c.fit(X, y); "
+                f"print({READ_PEAK})"
+            )
+            start = time.perf_counter()
+            result = subprocess.run(
+                [sys.executable, "-c", program], check=True, capture_output=True, text=True
+            )
+            seconds[name].append(time.perf_counter() - start)
+            memory[name] = float(result.stdout)
+    rows = make_rows("d. cold start and 10 epochs, s", seconds)
+    return rows + [
+        make_row("d. peak memory, MB", name, [value], [memory["skdisk"]])
+        for name, value in memory.items()
+    ]
+
+
+def run_memory(quick):
+    """Case b, memory: what a fit of 1,000,000 x 20 rows adds to data and imports, in MB."""
+    n_rows, values = 10_000 if quick else 1_000_000, {}
+    names = {"skdisk": "skdisk", "pre-sliced loop": "presliced", "MLPClassifier": "sklearn"}
+    for label, name in names.items():
+        _, imported, peak = run_process(name, n_rows, 1)
+        values[label] = peak - imported
+    case = f"b. memory that a fit of {n_rows:,} x 20 adds, MB"
+    base = [max(values["skdisk"], 1.0)]
+    return [make_row(case, name, [value], base) for name, value in values.items()]
+
+
+def describe_machine():
+    """Name the versions and the machine."""
+    versions = {}
+    for package in ("skdisk", "torch", "scikit-learn", "skorch", "numpy", "jax"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    model = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(": ")[1] for line in lines if "model name" in line), model)
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": f"{model}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        **versions,
+    }
+
+
+def write_table(machine, rows, path):
+    """Write the results as a Markdown table."""
+    lines = ["# Benchmarks", "", ", ".join(f"{key} {value}" for key, value in machine.items()), ""]
+    lines += [
+        "Ratios are of medians, to skdisk of the same case: above 1, skdisk is faster (or",
+        "smaller).",
+        "",
+    ]
+    lines += ["| case | contender | median | quartiles | ratio |", "|---|---|---|---|---|"]
+    for row in rows:
+        low, high = row["quartiles"]
+        lines.append(
+            f"| {row['case']} | {row['contender']} | {row['median']:.3g} | "
+            f"{low:.3g} to {high:.3g} | {row['ratio']:.2f} |"
+        )
+    path.write_text("\n".join(lines) + "\n")
+
+
+def draw(rows, path):
+    """Draw the lesson's fit as bars and the growth as ratios."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    lesson = sorted((r for r in rows if r["case"].startswith("a.")), key=lambda r: -r["median"])
+    names = [row["contender"] for row in lesson]
+    micros = [1e6 * row["median"] for row in lesson]
+    colors = ["#d9700a" if name == "skdisk" else "#1f6fb4" for name in names]
+    bars = left.barh(names, micros, color=colors)
+    left.bar_label(
+        bars,
+        [f"{m:.0f}  ({r['ratio']:.1f} x)" for m, r in zip(micros, lesson, strict=True)],
+        padding=4,
+    )
+    left.set(xlabel="microseconds a training step (median)", xlim=(0, 1.25 * max(micros)))
+    left.set_title("The lesson's fit: 3,000 x 2 rows, 64-64 units, batches of 32")
+    left.spines[["top", "right"]].set_visible(False)
+    growth = [r for r in rows if r["case"].startswith("b.") and "s/row" in r["case"]]
+    cases = list(dict.fromkeys(r["case"] for r in growth))
+    for name, marker in (("pre-sliced loop", "o"), ("MLPClassifier", "s")):
+        ratios = [
+            next(r["ratio"] for r in growth if r["case"] == c and r["contender"] == name)
+            for c in cases
+        ]
+        right.plot(ratios, range(len(cases)), marker, label=name)
+    right.axvline(1, color="black", linewidth=1)
+    labels = [c[3:].removesuffix(", s/row") for c in cases]
+    right.set_yticks(range(len(cases)), labels)
+    right.invert_yaxis()
+    right.set(xscale="log", xlabel="time beside skdisk's (right of the line, skdisk is faster)")
+    right.set_title("As the problem grows, one axis at a time")
+    right.grid(alpha=0.3, which="both", axis="x")
+    right.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    """Run all cases and write table, JSON and picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the folder of the results")
+    parser.add_argument("--train", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.train:
+        name, rows, epochs = args.train
+        train_in_process(name, int(rows), int(epochs))
+        return
+    rows = []
+    for run in (run_lesson, run_overhead, run_growth, run_memory, run_prediction, run_cold_start):
+        print(f"{run.__doc__.splitlines()[0]}", flush=True)
+        for row in run(args.quick):
+            rows.append(row)
+            figures = f"{row['median']:.3g}  x {row['ratio']:.2f}"
+            print(f"    {row['case']:55} {row['contender']:22} {figures}", flush=True)
+    args.output.mkdir(parents=True, exist_ok=True)
+    machine = describe_machine()
+    results = {"machine": machine, "rows": rows}
+    (args.output / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_table(machine, rows, args.output / "bench.md")
+    draw(rows, args.output / "bench.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""The choice between the fused trainer and skorch's loop, which the result does not show."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skorch.callbacks import (
+    BatchScoring,
+    Checkpoint,
+    EarlyStopping,
+    EpochScoring,
+    Freezer,
+    GradientNormClipping,
+    LRScheduler,
+    ProgressBar,
+)
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from skdisk import make_disk
+from skdisk._net import DiskNet
+
+SETTINGS = {
+    "defaults": {},
+    "no hidden layer": {"hidden_layer_sizes": ()},
+    "three hidden layers": {"hidden_layer_sizes": (9, 5, 3), "activation": "gelu"},
+    "batches of 1": {"batch_size": 1, "lr": 0.001},
+    "a batch of everything": {"batch_size": 1000},
+    "batches that divide": {"batch_size": 40},
+    "in order": {"shuffle": False},
+    "momentum": {"momentum": 0.9},
+    "nesterov": {"momentum": 0.9, "nesterov": True},
+    "weight decay": {"weight_decay": 0.1},
+    "all of them": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+}
+
+
+def assert_same_training(fused, plain, get_weights):
+    assert fused.fused_
+    assert fused.fused_reason_ is None
+    assert not plain.fused_
+    for ours, theirs in zip(get_weights(fused), get_weights(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    ours, theirs = fused.net_.history, plain.net_.history
+    assert len(ours) == len(theirs)
+    for epoch, expected in zip(ours, theirs, strict=True):
+        assert set(epoch) == set(expected)
+        assert epoch["train_batch_count"] == expected["train_batch_count"]
+        for row, expected_row in zip(epoch["batches"], expected["batches"], strict=True):
+            assert list(row) == list(expected_row)
+            assert {k: type(v) for k, v in row.items()} == {
+                k: type(v) for k, v in expected_row.items()
+            }
+            assert row["train_batch_size"] == expected_row["train_batch_size"]
+            assert row["train_loss"] == pytest.approx(expected_row["train_loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("params", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("n_classes", [1, 2, 4])
+def test_both_ways_give_the_same(make_clf, get_weights, disk, params, n_classes):
+    X, _ = disk
+    y = (np.arange(len(X)) * 7 % 5) % n_classes
+    clfs = [
+        make_clf(**{"max_epochs": 5, "fused": fused} | params).fit(X, y) for fused in (True, False)
+    ]
+    assert_same_training(*clfs, get_weights)
+
+
+@pytest.mark.parametrize(
+    "make_callbacks",
+    [
+        lambda path: [LRScheduler("StepLR", step_size=2, gamma=0.1)],
+        lambda path: [LRScheduler(OneCycleLR, max_lr=0.1, total_steps=20)],
+        lambda path: [LRScheduler("ReduceLROnPlateau", monitor="train_loss", patience=1)],
+        lambda path: [EarlyStopping("train_loss", patience=2, threshold=0.02, load_best=True)],
+        lambda path: [Checkpoint(monitor="train_loss_best", dirname=path, load_best=True)],
+        lambda path: [EpochScoring("accuracy", on_train=True, use_caching=False, name="acc")],
+    ],
+    ids=["StepLR", "OneCycleLR", "plateau", "early stopping", "checkpoint", "epoch scoring"],
+)
+def test_callbacks_at_epoch_ends_see_the_same(
+    make_clf, get_weights, disk, tmp_path, make_callbacks
+):
+    params = {"max_epochs": 8, "momentum": 0.5}
+    clfs = [
+        make_clf(fused=fused, callbacks=make_callbacks(tmp_path / str(fused)), **params).fit(*disk)
+        for fused in (True, False)
+    ]
+    assert_same_training(*clfs, get_weights)
+    frames = [clf.history_.drop(columns="dur") for clf in clfs]
+    pd.testing.assert_frame_equal(*frames, atol=1e-4)
+
+
+@pytest.mark.parametrize("params", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
+def test_the_two_ways_can_be_mixed_in_one_training(make_clf, get_weights, disk, params):
+    mixed = make_clf(warm_start=True, max_epochs=2, **params)
+    for fused in (True, False, True):
+        mixed.set_params(fused=fused).fit(*disk)
+    plain = make_clf(fused=False, max_epochs=6, **params).fit(*disk)
+    assert_same_training(mixed, plain, get_weights)
+
+
+def test_the_module_owns_its_memory_after_training(make_clf, disk):
+    for p in make_clf(momentum=0.9).fit(*disk).module_.parameters():
+        assert p.is_contiguous()
+        assert p.untyped_storage().nbytes() == p.nbytes
+        assert p.requires_grad
+        assert not p.is_inference()
+
+
+OBSTACLES = {
+    "a progress bar": (lambda: ProgressBar(), "callback 'ProgressBar' looks at every batch"),
+    "clipping": (lambda: GradientNormClipping(1), "callback 'GradientNormClipping' looks at"),
+    "batch scoring": (lambda: BatchScoring("accuracy", on_train=True), "looks at every batch"),
+    "cached scoring": (lambda: EpochScoring("accuracy", on_train=True), "looks at every batch"),
+    "a schedule by batch": (
+        lambda: LRScheduler("StepLR", step_size=9, step_every="batch"),
+        "callback 'LRScheduler' looks at every batch or gradient",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make_callback", "match"), OBSTACLES.values(), ids=OBSTACLES)
+def test_what_stands_in_the_way_is_named(make_clf, disk, make_callback, match):
+    clf = make_clf(callbacks=[make_callback()]).fit(*disk)
+    assert not clf.fused_
+    assert match in clf.fused_reason_
+    clf = make_clf(callbacks=[make_callback()], fused=True)
+    with pytest.raises(ValueError, match=f"fused=True is not possible: .*{match}"):
+        clf.fit(*disk)
+    assert not hasattr(clf, "net_")
+
+
+def test_layers_that_a_callback_freezes_stay_as_they_are(make_clf, get_weights, disk):
+    start = get_weights(make_clf(lr=1e-30, max_epochs=1).fit(*disk))
+    clf = make_clf(callbacks=[Freezer("layers.0.*")]).fit(*disk)
+    assert clf.fused_reason_ == "some parameters of the module are frozen"
+    assert all(map(np.array_equal, get_weights(clf)[:2], start[:2]))
+    assert not np.array_equal(get_weights(clf)[2], start[2])
+
+
+def test_numpy_scalars_are_taken_like_python_ones(make_clf, get_weights, disk):
+    for fused in (True, False):
+        numpy_fused = make_clf(fused=np.bool_(fused), batch_size=np.int64(16)).fit(*disk)
+        assert numpy_fused.fused_ is fused
+        python_fused = make_clf(fused=fused, batch_size=16).fit(*disk)
+        assert all(map(np.array_equal, get_weights(numpy_fused), get_weights(python_fused)))
+
+
+def test_a_warm_start_with_a_schedule_takes_the_new_learning_rate(make_clf, disk):
+    schedule = LRScheduler("LambdaLR", lr_lambda=lambda epoch: 1)
+    clf = make_clf(callbacks=[schedule], warm_start=True).fit(*disk)
+    clf.set_params(lr=0.01).fit(*disk)
+    assert clf.history_["event_lr"].tolist() == [0.1] * 3 + [0.01] * 3
+
+
+def test_fused_false_is_its_own_reason(make_clf, disk):
+    assert make_clf(fused=False).fit(*disk).fused_reason_ == "fused=False"
+
+
+class OtherModule(nn.Module):
+    """Not an MLP."""
+
+    def __init__(self, generator):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, X):
+        return torch.log_softmax(self.linear(X), dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"module": OtherModule}, "module is a OtherModule"),
+        ({"optimizer": torch.optim.Adam}, "optimizer is Adam"),
+        ({"optimizer__dampening": 0.1, "optimizer__momentum": 0.9}, "dampening"),
+        ({"criterion": nn.CrossEntropyLoss}, "criterion is CrossEntropyLoss"),
+        ({"criterion__reduction": "sum"}, "reduction other than the mean"),
+    ],
+    ids=str,
+)
+def test_a_net_of_another_kind_trains_in_the_loop_of_skorch(params, reason):
+    X, y = make_disk(50, random_state=0)
+    shape = {} if "module" in params else {"module__n_features": 2, "module__n_classes": 2}
+    net = DiskNet(**{"seed": 0, "max_epochs": 2, "lr": 0.1, **shape, **params})
+    net.fit(X.astype("f4"), y)
+    assert reason in net.fused_reason_
+    assert len(net.history) == 2
+
+
+def test_worker_processes_do_not_use_more_threads_than_there_are_cores():
+    program = """
+import joblib, torch
+from skdisk import MLPDiskClassifier, make_disk
+
+def fit():
+    clf = MLPDiskClassifier(max_epochs=2).fit(*make_disk(100, random_state=0))
+    return torch.get_num_threads(), clf.fused_
+
+threads, fused = zip(*joblib.Parallel(n_jobs=2)(joblib.delayed(fit)() for _ in range(2)))
+print(max(threads) * 2 <= max(2, joblib.cpu_count()), all(fused))
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert result.stdout == "True True\n", result.stderr
