@@ -14,13 +14,44 @@ import dis
 
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
+from skorch.callbacks import Callback, EpochTimer, PrintLog
 from skorch.utils import data_from_dataset, is_dataset
 
 from ._batches import FEW_ROWS, PREDICTION_ROWS, TensorBatches
 from ._engine import FusedTrainer
 from ._module import MLP, forward_few, forward_many, make_buffers
 from ._obstacles import find_obstacle, find_passing_obstacle
+
+
+class EpochLoss(Callback):
+    """Record the mean loss of an epoch and whether it is the lowest so far.
+
+    It writes what skorch's `PassthroughScoring` writes, in a fifth of the time, which for the
+    smallest networks is a tenth of a fused epoch.
+
+    Parameters
+    ----------
+    prefix : {"train", "valid"}
+        Of which batches.
+    """
+
+    def __init__(self, prefix):
+        self.prefix = prefix
+
+    def on_train_begin(self, net, **kwargs):
+        """Look up the lowest loss of an earlier training."""
+        name = f"{self.prefix}_loss"
+        self.best_ = min((row[name] for row in net.history if name in row), default=float("inf"))
+
+    def on_epoch_end(self, net, **kwargs):
+        """Average over the batches, weighted by their sizes."""
+        loss, size = f"{self.prefix}_loss", f"{self.prefix}_batch_size"
+        rows = [row for row in net.history[-1]["batches"] if loss in row]
+        if rows:
+            mean = sum(row[loss] * row[size] for row in rows) / sum(row[size] for row in rows)
+            net.history.record(loss, mean)
+            net.history.record(f"{loss}_best", mean < self.best_)
+            self.best_ = min(mean, self.best_)
 
 
 class DiskNet(NeuralNetClassifier):
@@ -76,10 +107,10 @@ class DiskNet(NeuralNetClassifier):
     def _default_callbacks(self):
         callbacks = [
             ("epoch_timer", EpochTimer()),
-            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
+            ("train_loss", EpochLoss("train")),
         ]
         if self.train_split is not None:
-            callbacks.append(("valid_loss", PassthroughScoring("valid_loss")))
+            callbacks.append(("valid_loss", EpochLoss("valid")))
         # It lays out its table also when it does not print it.
         if self.verbose:
             callbacks.append(("print_log", PrintLog()))
@@ -87,6 +118,7 @@ class DiskNet(NeuralNetClassifier):
 
     def initialize_module(self):
         """Make the module, with weights drawn from the net's own generator."""
+        self.parameters_ = None
         self.generator_ = torch.Generator().manual_seed(self.seed)
         self.module_ = self.module(**self.get_params_for("module"), generator=self.generator_)
         return self
@@ -216,7 +248,7 @@ class DiskNet(NeuralNetClassifier):
             # Without gradients it only tells torch's schedulers that the optimiser is in use.
             self.optimizer_.zero_grad()
             self.optimizer_.step()
-        trainer, parameters = self.trainer_, list(self.module_.parameters())
+        trainer, parameters = self.trainer_, self.parameters_
         [group] = self.optimizer_.param_groups
         trainer.set_hyperparameters(
             group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]
@@ -280,6 +312,8 @@ class DiskNet(NeuralNetClassifier):
         """
         if not self.initialized_:
             self.initialize()
+        # Going through the module for them takes as long as copying them.
+        self.parameters_ = list(self.module_.parameters())
         self.fused_reason_, self.interrupt_ = find_obstacle(self), None
         self._check_fused()
         self._remember_epoch()
@@ -294,7 +328,7 @@ class DiskNet(NeuralNetClassifier):
         finally:
             # A kept exception would keep the data of the frames in its traceback.
             interrupt = self.interrupt_
-            self.interrupt_ = self.last_whole_epoch_ = self.trainer_ = None
+            self.interrupt_ = self.last_whole_epoch_ = self.parameters_ = self.trainer_ = None
         if interrupt is not None:
             raise interrupt
         return self
@@ -323,7 +357,8 @@ class DiskNet(NeuralNetClassifier):
 
     def __getstate__(self):
         """Leave out what lives only during a training, for callbacks that pickle the net."""
-        return super().__getstate__() | {"trainer_": None, "last_whole_epoch_": None}
+        training = ("trainer_", "parameters_", "last_whole_epoch_")
+        return super().__getstate__() | dict.fromkeys(training)
 
     def _is_stop_request(self, interrupt):
         """Tell a callback's `raise KeyboardInterrupt` from Ctrl-C.
@@ -346,7 +381,7 @@ class DiskNet(NeuralNetClassifier):
 
         The optimiser's part is that of its `state_dict`, without what that costs at every epoch.
         """
-        parameters = list(self.module_.parameters())
+        parameters = self.parameters_ or list(self.module_.parameters())
         return {
             "parameters": [p.detach().clone() for p in parameters],
             "groups": [{**group, "params": None} for group in self.optimizer_.param_groups],

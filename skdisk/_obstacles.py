@@ -78,7 +78,7 @@ def find_passing_obstacle(net):
     obstacle : str or None
         The setting in the way.
     """
-    if not all(p.requires_grad for p in net.module_.parameters()):
+    if not all(p.requires_grad for p in net.parameters_):
         return "some parameters of the module are frozen"
     group, *others = net.optimizer_.param_groups
     if others or group["dampening"] or group["maximize"]:

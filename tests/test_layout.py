@@ -12,15 +12,8 @@ import skdisk
 PACKAGE = Path(skdisk.__file__).parent
 # From the ground up: a file imports only from files above it.
 LAYERS = [
-    "_compat",
-    "_disk",
-    "_module",
-    "_engine",
-    "_batches",
-    "_net",
-    "_classifier",
-    "__init__",
-    "__main__",
+    *("_compat", "_disk", "_device", "_module", "_steps", "_engine", "_batches", "_obstacles"),
+    *("_net", "_labels", "_classifier", "__init__", "__main__"),
 ]
 FILES = sorted(PACKAGE.glob("*.py"))
 
