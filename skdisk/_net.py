@@ -169,6 +169,9 @@ class DiskNet(NeuralNetClassifier):
         log_proba : tensor of shape (n_rows, n_classes), dtype=float32
             Log-probabilities.
         """
+        if type(self.module_) is not MLP:
+            yield from super().forward_iter(X, training=training, device=device)
+            return
         if is_dataset(X):
             X, _ = data_from_dataset(X)
         self._set_training(training)

@@ -191,6 +191,7 @@ def test_a_net_of_another_kind_trains_in_the_loop_of_skorch(params, reason):
     net.fit(X.astype("f4"), y)
     assert reason in net.fused_reason_
     assert len(net.history) == 2
+    assert net.predict_proba(X.astype("f4")).shape == (50, 2)
 
 
 def test_worker_processes_do_not_use_more_threads_than_there_are_cores():
