@@ -23,6 +23,7 @@ from skdisk import make_disk
 from skdisk._engine import FusedTrainer
 
 RESULTS = Path(__file__).parent / "results"
+LESSON = "a. lesson, s/step"
 TRAINERS = {
     "skdisk": contenders.fit_skdisk,
     "pre-sliced loop": contenders.fit_presliced,
@@ -85,7 +86,7 @@ def run_lesson(quick):
         steps |= dict.fromkeys(["JAX, compiled before", "JAX, with compiling"], long * 94)
     for fit, _ in epochs.values():
         fit(*settings, 1)
-    return make_rows("a. lesson, s/step", measure(functions, repeats), steps)
+    return make_rows(LESSON, measure(functions, repeats), steps)
 
 
 def run_overhead(quick):
@@ -139,7 +140,8 @@ def run_growth(quick):
         settings = (X, y, (point["hidden"],) * 2, point["batch"], epochs)
         functions = {name: partial(fit, *settings) for name, fit in TRAINERS.items()}
         seconds = measure(functions, 1 if quick else 5)
-        case = f"b. {axis} = {point.get(axis, '100,000 x 50, hidden 256, batch 256')}, s/row"
+        value = f"{point[axis]:,}" if axis in point else "100,000 x 50, 256-256, batch 256"
+        case = f"b. {axis} {value}, s/row"
         yield from make_rows(case, seconds, dict.fromkeys(seconds, epochs * point["rows"]))
 
 
@@ -284,7 +286,7 @@ def draw(rows, path):
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
-    lesson = sorted((r for r in rows if r["case"].startswith("a.")), key=lambda r: -r["median"])
+    lesson = sorted((r for r in rows if r["case"] == LESSON), key=lambda r: -r["median"])
     names = [row["contender"] for row in lesson]
     micros = [1e6 * row["median"] for row in lesson]
     colors = ["#d9700a" if name == "skdisk" else "#1f6fb4" for name in names]
@@ -311,8 +313,10 @@ def draw(rows, path):
     right.invert_yaxis()
     right.set(xscale="log", xlabel="time beside skdisk's (right of the line, skdisk is faster)")
     right.set_title("As the problem grows, one axis at a time")
-    right.grid(alpha=0.3, which="both", axis="x")
-    right.legend()
+    right.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+    right.minorticks_off()
+    right.grid(alpha=0.3)
+    right.legend(loc="upper left")
     figure.savefig(path, dpi=120)
 
 
