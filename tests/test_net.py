@@ -178,6 +178,14 @@ def test_callback_classes_are_made_into_callbacks(make_clf, disk):
     assert dict(clf.net_.callbacks_)["WatchBatches"].n_batches_ == 21
 
 
+@pytest.fixture(autouse=True)
+def listen_to_ctrl_c():
+    """Let the interrupt signal raise KeyboardInterrupt, also where a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class PressCtrlC(Callback):
     """Send the interrupt signal, as the terminal does, at some point of the training."""
 
