@@ -18,13 +18,10 @@ BLOCK_NUMBERS = 2**20
 BLOCK_BATCHES = 256
 
 # A step of fewer floating-point operations runs on one thread. Measured on two cores, with hidden
-# layers of 64 to 1,024 units and batches of 32 to 4,096 rows: below this size a second thread made
-# a step 0.9 to 1.5 times as long on an idle machine, and 1.7 to 8 times with the other core busy;
-# above it, 0.7 to 0.8 times on an idle machine. Networks of fewer weights gain nothing from it
-# whatever the batch: with 20-64-64-2 units and batches of 4,096 rows, an epoch of 10,000 rows took
-# 8.2 ms on one thread and 12.5 on two.
-ONE_THREAD_OPERATIONS = 25e6
-ONE_THREAD_WEIGHTS = 50_000
+# layers of 16 to 256 units and batches of 128 to 4,096 rows: on an idle machine a second thread
+# made a step below this size 1.0 to 1.3 times as long, above it 0.6 to 0.8 times; with the other
+# core busy, 2.5 to 8 times at any size.
+ONE_THREAD_OPERATIONS = 5e7
 
 _threads_lock = threading.Lock()
 _threads = {"users": 0, "before": None}
@@ -87,8 +84,7 @@ class FusedTrainer:
         self.n_weights = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self.layer_sizes))
         # Forward, backward and update are each a product that touches every weight once a row.
         operations = 6 * n_networks * batch_size * self.n_weights
-        is_small = operations < ONE_THREAD_OPERATIONS or self.n_weights < ONE_THREAD_WEIGHTS
-        self.threads = _use_one_thread if is_small else nullcontext
+        self.use_threads = operations >= ONE_THREAD_OPERATIONS
         self.weights = self._make_flat()
         self.velocity = None
         self.batches = {}
@@ -216,7 +212,7 @@ class FusedTrainer:
         losses : tensor of shape (n_batches, K)
             Mean loss of each batch before its step; 0 where the batch had no weight.
         """
-        with self.threads(), torch.inference_mode():
+        with nullcontext() if self.use_threads else _use_one_thread(), torch.inference_mode():
             return self._run_epoch(X, y, orders, row_weights)
 
     def _run_epoch(self, X, y, orders, row_weights):

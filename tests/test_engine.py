@@ -131,6 +131,37 @@ def test_gradients_are_those_of_autograd(network, n_rows, seed):
         assert (ours - p.grad).norm() <= 1e-5 * p.grad.norm() + 1e-8
 
 
+@pytest.mark.parametrize("n_classes", [1, 2, 3])
+@pytest.mark.parametrize("n_networks", [1, 2])
+def test_large_batches_of_few_classes(n_networks, n_classes):
+    X, y, generator = make_problem(0, 4096, 3, n_classes)
+    modules = [MLP(3, n_classes, (16, 16), "tanh", generator) for _ in range(n_networks)]
+    trainer = make_trainer(modules, 4096)
+    assert modules[0].layer_sizes[1] * 4096 >= _steps.MANY_NUMBERS
+    trainer.set_hyperparameters(0.1)
+    trainer.run_epoch(X, y, [torch.arange(4096)] * n_networks)
+    trained = read(trainer, trainer.weights, modules)
+    for module, parameters in zip(modules, trained, strict=True):
+        train_by_autograd(module, X, y, [torch.arange(4096)], 4096, lr=0.1)
+        for ours, theirs in zip(parameters, module.parameters(), strict=True):
+            np.testing.assert_allclose(ours, theirs.detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_wide_layers_and_small_batches(monkeypatch, activation):
+    monkeypatch.setattr(_engine, "ONE_THREAD_OPERATIONS", 0)
+    X, y, generator = make_problem(0, 40, 3, 2)
+    module = MLP(3, 2, (64, 10, 80), activation, generator)
+    trainer = make_trainer([module], 8)
+    assert module.layer_sizes[1] >= _steps.WIDE * 8
+    trainer.set_hyperparameters(0.1, 0.9)
+    trainer.run_epoch(X, y, [torch.arange(40)])
+    [trained] = read(trainer, trainer.weights, [module])
+    train_by_autograd(module, X, y, [torch.arange(40)], 8, lr=0.1, momentum=0.9)
+    for ours, theirs in zip(trained, module.parameters(), strict=True):
+        np.testing.assert_allclose(ours, theirs.detach(), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("n_networks", [2, 5])
 def test_a_stack_gives_what_each_network_gives_alone(n_networks, momentum):
