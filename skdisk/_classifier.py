@@ -5,37 +5,52 @@ trained and attached. There is no tensor arithmetic.
 """
 
 import copy
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
-from skorch.callbacks import Callback
+from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import Callback, LRScheduler
 
-from ._batches import FEW_ROWS
+from ._batches import WeightedDataset
+from ._callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._device import check_device
+from ._data import check_few_rows, check_rows, warn_of_scales
+from ._device import resolve_device
 from ._labels import encode_labels, find_classes, labels_as_array
 from ._module import ACTIVATIONS
 from ._net import DiskNet
+from ._optimizers import resolve_optimizer
+from ._weights import (
+    check_class_weight,
+    check_sample_weight,
+    compute_class_weights,
+    hold_out,
+    multiply_weights,
+)
+
+# The columns that every history has, by the names that skorch gives them.
+HISTORY = {
+    "epoch": "epoch",
+    "train_loss": "train_loss",
+    "valid_loss": "valid_loss",
+    "valid_score": "valid_score",
+    "lr": "lr",
+    "dur": "seconds",
+}
+# What skorch records besides, which says nothing to a reader of the table.
+NOT_IN_HISTORY = (
+    *("batches", "train_batch_count", "valid_batch_count", "train_loss_best", "valid_loss_best"),
+)
 
 
-def _explain_text(X):
-    """Say which columns hold text and what to do about it."""
-    names = []
-    if isinstance(X, pd.DataFrame):
-        names = X.select_dtypes(exclude=["number", "bool"]).columns.tolist()
-    columns = f"The columns with text or other objects: {names}. " if names else ""
-    return (
-        f"{columns}The network takes numbers: encode text and categories first, for example with "
-        "a OneHotEncoder in a ColumnTransformer."
-    )
-
-
-class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
+class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """A multilayer perceptron that trains with PyTorch and behaves like scikit-learn.
 
     It minimises the mean negative log-likelihood (cross-entropy) of the classes by stochastic
@@ -50,38 +65,73 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
     activation : {"relu", "tanh", "logistic", "identity", "leaky_relu", "elu", "selu", "gelu", \
             "silu"}, default="relu"
         The function after each hidden layer, with PyTorch's defaults. "logistic" is the sigmoid.
+    dropout : float in [0, 1) or sequence of such, default=0.0
+        Probability that a hidden unit is set to 0 for a row in training: the same for all hidden
+        layers, or one for each. What is kept grows by `1 / (1 - dropout)`.
     lr : float in (0, inf), default=1e-3
         Learning rate: the step per unit of the gradient of a batch's mean loss.
     momentum : float in [0, 1), default=0.0
-        Momentum of the gradient descent, as in `torch.optim.SGD`.
+        Momentum of the gradient descent, as in `torch.optim.SGD`. Of "sgd" only.
     nesterov : bool, default=False
         Whether the momentum is Nesterov's. Needs `momentum > 0`.
     weight_decay : float in [0, inf), default=0.0
         L2 penalty: the gradient of each weight, bias included, grows by `weight_decay` times the
-        weight, as in `torch.optim.SGD`.
+        weight, as in `torch.optim.SGD` and `Adam`. With "adamw" each step makes the weights
+        smaller instead, by the factor `1 - lr * weight_decay`.
+    optimizer : {"sgd", "adam", "adamw"} or class of torch.optim, default="sgd"
+        Which optimiser of `torch.optim`. The fused trainer knows the three; other classes are
+        used in skorch's loop.
+    optimizer_params : dict, default=None
+        What the optimiser takes besides `lr`, `momentum`, `nesterov` and `weight_decay`, such as
+        `{"betas": (0.9, 0.99)}` for "adam".
+    lr_schedule : {"constant", "cosine", "one_cycle"} or skorch LRScheduler, default="constant"
+        How the learning rate changes from epoch to epoch. "cosine" falls from `lr` towards 0
+        (`CosineAnnealingLR`); "one_cycle" rises to `lr` and falls again (`OneCycleLR`); both over
+        `max_epochs` epochs, after which `partial_fit` goes on with the last value. For others,
+        give a `skorch.callbacks.LRScheduler`.
+    clip_grad_norm : float in (0, inf), default=None
+        The largest Euclidean norm of the gradient of all weights; a longer one is scaled down
+        to it. None does not clip.
     max_epochs : int, default=300
         Number of passes over the training data.
     batch_size : int, default=32
         Number of rows of a training step. The last batch of an epoch may be smaller.
     shuffle : bool, default=True
         Whether each epoch goes through the rows in a new random order.
+    class_weight : dict or "balanced", default=None
+        How much the rows of each class count, by label; classes that are not in the dict have 1.
+        "balanced" gives every class the same weight in sum: `n_samples / (n_classes * count)`, in
+        `partial_fit` for the rows of the call. Multiplied with `sample_weight`.
+    early_stopping : bool, default=False
+        Whether to stop when the validation loss has not fallen for `n_iter_no_change` epochs, and
+        to keep the weights of the epoch in which it was lowest. Of `fit`, not `partial_fit`.
+    validation_fraction : float in (0, 1), default=0.1
+        How much of each class `early_stopping` holds out to validate on, at least one row. Not
+        used where `fit` is given `X_val`.
+    n_iter_no_change : int, default=10
+        How many epochs in a row `early_stopping` waits for progress.
+    tol : float in [0, inf), default=1e-4
+        By how many nats the validation loss must fall below its lowest for that to be progress.
     callbacks : list of skorch callbacks, default=None
         Callbacks, or pairs `(name, callback)`, as for `skorch.NeuralNet`. They see the labels as
         positions in `classes_`.
     fused : {"auto", True, False}, default="auto"
         Whether to use the fused trainer, which gives the same result many times faster: "auto"
-        uses it unless a setting is in its way (a callback that looks at every batch), True raises
-        a ValueError that names the setting, False never uses it.
+        uses it unless a setting is in its way (a callback that looks at every batch, another
+        optimiser), True raises a ValueError that names the setting, False never uses it.
     warm_start : bool, default=False
         Whether `fit` goes on from where the earlier fit ended, for another `max_epochs`.
     random_state : int, RandomState instance or None, default=None
-        The one source of randomness: initial weights and order of the rows. With the same int, two
-        fits on one machine give equal weights, bit by bit. None draws a new seed from the
-        operating system. The global generators of NumPy and torch are neither used nor changed.
+        The one source of randomness: initial weights, order of the rows, dropout and which rows
+        are held out. With the same int, two fits on one machine give equal weights, bit by bit.
+        None draws a new seed from the operating system. The global generators of NumPy and torch
+        are neither used nor changed.
     device : str or torch.device, default="cpu"
-        Where to train: "cpu", "cuda", "cuda:0", "mps".
+        Where to train: "cpu", "cuda", "cuda:0", "mps", or "auto" for an accelerator if there is
+        one. A tensor that lies there is not copied.
     verbose : int, default=0
-        0 prints nothing; 1 prints skorch's table, a line for every epoch.
+        0 prints nothing; 1 prints a table of about ten epochs; 2 shows a progress bar with the
+        current loss, on a terminal or in a notebook.
 
     Attributes
     ----------
@@ -94,10 +144,20 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
     n_iter_ : int
         Number of epochs that the network has been trained for, those before a warm start included.
     loss_curve_ : list of float
-        Mean loss of each epoch, in nats.
+        Mean loss of each epoch, in nats, weighted as the rows are.
+    validation_loss_curve_ : list of float or None
+        Mean loss on the validation data after each epoch, in nats. None without validation.
+    validation_score_curve_ : list of float or None
+        Accuracy on the validation data after each epoch, weighted as the loss is. None without.
+    best_loss_ : float or None
+        The lowest mean loss of an epoch of the last training: on the validation data, without
+        validation on the training data. None if the training diverged in its first epoch.
+    best_epoch_ : int or None
+        The number of that epoch, counted from 1. With `early_stopping` the weights are those after
+        this epoch, otherwise those after the last one.
     history_ : DataFrame of shape (n_iter_, n_columns)
-        One row an epoch: `epoch`, `train_loss` in nats, `train_loss_best` (whether it was the
-        lowest so far), `dur` in seconds, and what callbacks recorded.
+        One row an epoch: `epoch`, `train_loss`, `valid_loss` and `valid_score` (missing without
+        validation), `lr`, `seconds`, and what callbacks recorded.
     fused_ : bool
         Whether the last training used the fused trainer.
     fused_reason_ : str or None
@@ -114,11 +174,22 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Input is converted to float32. The loss of a batch of `n` rows is
-    `-1/n * sum_i log softmax(z_i)[y_i]`, where `z_i` are the outputs of the last layer for row `i`
-    and `y_i` is the position of its label in `classes_`.
+    Input is converted to float32; sparse rows are made dense batch by batch. The loss of a batch
+    is `-sum_i w_i log softmax(z_i)[y_i] / sum_i w_i`, where `z_i` are the outputs of the last layer
+    for row `i`, `y_i` is the position of its label in `classes_`, and `w_i` is its weight: 1, times
+    `sample_weight`, times its class's weight. A batch whose weights are all 0 changes nothing.
 
-    Gradient descent needs features of similar scale: put a `StandardScaler` before it.
+    Weights that are whole numbers are repetitions of rows, for dropout and for the rows that
+    `early_stopping` holds out as well: both are drawn from the rows' values.
+
+    Gradient descent needs features of similar scale: put a `StandardScaler` before it. A fit whose
+    features have standard deviations more than a thousandfold apart warns.
+
+    A loss or weight that is not finite ends the training with a ConvergenceWarning, at the last
+    epoch in which all was finite.
+
+    `set_callbacks` takes the callbacks of scikit-learn (`sklearn.callback`), for which an epoch is
+    a task.
 
     Ctrl-C during `fit` raises KeyboardInterrupt and leaves the estimator fitted as it was after
     the last whole epoch (or untouched, if there was none).
@@ -146,13 +217,23 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's own form
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "dropout": ["array-like", Interval(Real, 0, 1, closed="left")],
         "lr": [Interval(Real, 0, np.inf, closed="neither")],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "nesterov": ["boolean"],
         "weight_decay": [Interval(Real, 0, np.inf, closed="left")],
+        "optimizer": [str, type],
+        "optimizer_params": [dict, None],
+        "lr_schedule": [StrOptions({"constant", "cosine", "one_cycle"}), LRScheduler],
+        "clip_grad_norm": [Interval(Real, 0, np.inf, closed="neither"), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "shuffle": ["boolean"],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, np.inf, closed="left")],
         "callbacks": [list, tuple, None],
         "fused": ["boolean", StrOptions({"auto"})],
         "warm_start": ["boolean"],
@@ -166,13 +247,23 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
         hidden_layer_sizes=(64, 64),
         *,
         activation="relu",
+        dropout=0.0,
         lr=1e-3,
         momentum=0.0,
         nesterov=False,
         weight_decay=0.0,
+        optimizer="sgd",
+        optimizer_params=None,
+        lr_schedule="constant",
+        clip_grad_norm=None,
         max_epochs=300,
         batch_size=32,
         shuffle=True,
+        class_weight=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
         callbacks=None,
         fused="auto",
         warm_start=False,
@@ -182,13 +273,23 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.dropout = dropout
         self.lr = lr
         self.momentum = momentum
         self.nesterov = nesterov
         self.weight_decay = weight_decay
+        self.optimizer = optimizer
+        self.optimizer_params = optimizer_params
+        self.lr_schedule = lr_schedule
+        self.clip_grad_norm = clip_grad_norm
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
         self.callbacks = callbacks
         self.fused = fused
         self.warm_start = warm_start
@@ -196,15 +297,21 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X, y):
-        """Train the network for `max_epochs` epochs.
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+        """Train the network for `max_epochs` epochs, or until `early_stopping` ends it.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data: numbers, finite in float32.
         y : array-like of shape (n_samples,)
             Labels: strings, ints or bools.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts, at least 0. None stands for 1.
+        X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
+            Data to validate on after each epoch, whether or not `early_stopping` uses it.
+        y_val : array-like of shape (n_val,), default=None
+            Their labels, each of them one that `y` has.
 
         Returns
         -------
@@ -221,19 +328,25 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
         """
         resume = self.warm_start and hasattr(self, "net_")
         classes = self.classes_ if resume else None
-        return self._train(X, y, classes, n_epochs=self.max_epochs, resume=resume)
+        if (X_val is None) != (y_val is None):
+            given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+            raise ValueError(f"{given} was passed without {missing}. Pass both, or neither.")
+        validation = None if X_val is None else (X_val, y_val)
+        return self._train(X, y, sample_weight, classes, validation=validation, resume=resume)
 
-    def partial_fit(self, X, y, classes=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train the network for one epoch, on from where it stands.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data: numbers, finite in float32.
         y : array-like of shape (n_samples,)
             Labels, each of them one of `classes`.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever occur. Needed on the first call, may be left out later.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts, at least 0. None stands for 1.
 
         Returns
         -------
@@ -262,14 +375,14 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
                     f"{self.classes_.tolist()}. Leave them out, or use a new estimator."
                 )
             classes = self.classes_
-        return self._train(X, y, classes, n_epochs=1, resume=resume)
+        return self._train(X, y, sample_weight, classes, resume=resume, whole_fit=False)
 
     def predict(self, X):
         """Predict the label of each row.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Data with the features seen during fit.
 
         Returns
@@ -292,7 +405,7 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Data with the features seen during fit.
 
         Returns
@@ -317,7 +430,7 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Data with the features seen during fit.
 
         Returns
@@ -333,9 +446,9 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
             If `X` is not as described.
         """
         check_is_fitted(self)
-        checked = self._check_few(X)
+        checked = check_few_rows(self, X)
         if checked is None:
-            checked = self._check_data(X, reset=False)
+            checked = check_rows(self, X, reset=False)
         return self.net_.forward(checked).numpy()
 
     @property
@@ -361,36 +474,160 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
     @property
     def loss_curve_(self):
         """Mean loss of each epoch."""
-        return self.net_.history[:, "train_loss"]
+        return self._read_history("train_loss")
+
+    @property
+    def validation_loss_curve_(self):
+        """Mean loss on the validation data after each epoch, or None."""
+        return self._read_history("valid_loss", None)
+
+    @property
+    def validation_score_curve_(self):
+        """Accuracy on the validation data after each epoch, or None."""
+        return self._read_history("valid_score", None)
+
+    @property
+    def best_loss_(self):
+        """The lowest mean loss of an epoch of the last training."""
+        return self._find_best_epoch()[0]
+
+    @property
+    def best_epoch_(self):
+        """The number of the epoch with the lowest loss."""
+        return self._find_best_epoch()[1]
 
     @property
     def history_(self):
         """A data frame of what was recorded, one row an epoch."""
         history = pd.DataFrame(self.net_.history.to_list())
-        return history.drop(columns=["batches", "train_batch_count"])
+        others = [name for name in history if name not in (*HISTORY, *NOT_IN_HISTORY)]
+        return history.reindex(columns=[*HISTORY, *others]).rename(columns=HISTORY)
 
-    def _train(self, X, y, classes, *, n_epochs, resume):
+    def __sklearn_tags__(self):
+        """Say that sparse rows are taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _read_history(self, name, *missing):
+        """Read a column of the history; where an epoch lacks it, there is a NaN."""
+        history = self.net_.history
+        if missing and not any(name in row for row in history):
+            return missing[0]
+        return [row.get(name, np.nan) for row in history]
+
+    def _find_best_epoch(self):
+        rows = self.net_.history[self.net_.first_epoch_ :]
+        name = "valid_loss" if any("valid_loss" in row for row in rows) else "train_loss"
+        return min(((row[name], row["epoch"]) for row in rows), default=(None, None))
+
+    def _train(self, X, y, sample_weight, classes, *, resume, validation=None, whole_fit=True):
         self._check_params()
         # Everything is attached to a copy, which takes the place of this estimator at the end, so
         # that a fit that fails anywhere leaves no trace.
         trained = copy.copy(self)
-        X, y = trained._check_data(X, y, reset=not resume)
+        X, y = check_rows(trained, X, y, reset=not resume)
+        sample_weight = check_sample_weight(sample_weight, X)
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
-        trained.net_ = trained._make_net(seed=self.net_.seed if resume else self._draw_seed())
+        seed = self.net_.seed if resume else self._draw_seed()
+        train, validation = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
+        if whole_fit or not resume:
+            warn_of_scales(X)
+        trained.net_ = trained._make_net(seed, whole_fit)
         if resume:
             trained.net_.resume(self.net_)
+        if whole_fit:
+            trained.net_.schedule_start_ = len(trained.net_.history)
         n_epochs_before = trained.n_iter_
         try:
-            trained.net_.partial_fit(X, y, epochs=n_epochs)
+            trained._train_net(train, validation, self.max_epochs if whole_fit else 1)
         except KeyboardInterrupt:
             if trained.n_iter_ > n_epochs_before:
                 self.__dict__ = trained.__dict__
             raise
-        if trained.n_iter_ == 0:
+        if trained.n_iter_ == 0 and not trained.net_.diverged_:
             raise RuntimeError("A callback stopped the training before its first epoch had ended.")
+        trained._warn_of_convergence()
         self.__dict__ = trained.__dict__
         return self
+
+    def _divide(self, X, y, sample_weight, validation, whole_fit, seed):
+        """Make the weighted data sets to train and to validate on (None without validation)."""
+        class_weights = compute_class_weights(self.class_weight, self.classes_, y, sample_weight)
+
+        def weigh(X, y, weights):
+            return WeightedDataset(X, y, multiply_weights(weights, class_weights, y))
+
+        if validation is not None:
+            X_val, y_val = check_rows(self, *validation, reset=False)
+            validation = weigh(X_val, encode_labels(y_val, self.classes_, name="y_val"), None)
+        elif self.early_stopping and whole_fit:
+            parts = hold_out(X, y, sample_weight, self.validation_fraction, seed, self.classes_)
+            return [weigh(X[rows], y[rows], weights) for rows, weights in parts]
+        return weigh(X, y, sample_weight), validation
+
+    @with_callbacks
+    def _train_net(self, train, validation, n_epochs):
+        """Train the net, with scikit-learn's callbacks if there are any."""
+        if not getattr(self, "_skl_callbacks", None):
+            self._run_net(train, validation, n_epochs)
+            return
+        names = ("classes_", "n_features_in_", "feature_names_in_")
+        fitted = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        metadata = {} if train.weights is None else {"sample_weight": train.weights.numpy()}
+        report = {
+            "estimator": self,
+            "X": train.X,
+            "y": self.classes_[train.y],
+            "metadata": metadata,
+        }
+        context = self._init_callback_context(max_subtasks=n_epochs)
+        context.call_on_fit_task_begin(**report)
+        tasks = FitTasks(context, report, lambda net: {**fitted, "net_": copy.copy(net)})
+        self.net_.callbacks_.append(("fit_tasks", tasks.initialize()))
+        try:
+            self._run_net(train, validation, n_epochs)
+        finally:
+            # It holds the data.
+            self.net_.callbacks_.pop()
+        context.call_on_fit_task_end(**report, reconstruction_attributes={})
+
+    def _run_net(self, train, validation, n_epochs):
+        self.net_.partial_fit(
+            train.X,
+            train.y,
+            epochs=n_epochs,
+            sample_weight=train.weights,
+            validation=validation,
+        )
+
+    def _warn_of_convergence(self):
+        net, diverged = self.net_, self.net_.diverged_
+        if diverged:
+            *_, (name, loss), (_, lr) = diverged.items()
+            what = "the weights are not finite" if np.isfinite(loss) else f"the {name} is {loss}"
+            warnings.warn(
+                f"The training diverged in epoch {diverged['epoch']}: {what}, with lr={lr:g}. The "
+                f"network is that of the epoch before. Use a smaller lr or clip_grad_norm, and put "
+                "a StandardScaler before the classifier.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+            return
+        stopping = dict(net.callbacks_).get("best_epoch")
+        if (
+            stopping
+            and not stopping.stopped_
+            and len(net.history) == net.first_epoch_ + self.max_epochs
+        ):
+            warnings.warn(
+                f"max_epochs={self.max_epochs} ended before the validation loss had not fallen for "
+                f"{self.n_iter_no_change} epochs. The best epoch is {self.best_epoch_}: try more "
+                "max_epochs or a larger lr.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
 
     def _check_params(self):
         validate_parameter_constraints(
@@ -406,72 +643,56 @@ class MLPDiskClassifier(ClassifierMixin, BaseEstimator):
             if not issubclass(kind, Callback):
                 raise TypeError(
                     "callbacks must be skorch callbacks or pairs (name, callback). Got "
-                    f"{item!r} among them."
+                    f"{item!r} among them. Callbacks of scikit-learn are set by set_callbacks."
                 )
-        check_device(self.device)
+        check_class_weight(self.class_weight)
+        resolve_device(self.device)
+        self._resolve_optimizer()
 
-    def _check_few(self, X):
-        """Return a few rows as float32 if they are plainly right, else None.
-
-        For one row scikit-learn's checks take longer than all the rest of a prediction. What does
-        not pass here goes to them, and gets their error or their conversion.
-        """
-        if (
-            type(X) is not np.ndarray
-            or X.dtype not in (np.float32, np.float64)
-            or X.ndim != 2
-            or not 0 < len(X) <= FEW_ROWS
-            or X.shape[1] != self.n_features_in_
-            or hasattr(self, "feature_names_in_")
-        ):
-            return None
-        with np.errstate(over="ignore"):
-            X = X.astype(np.float32, order="C")
-        return X if np.isfinite(X).all() else None
-
-    def _check_data(self, X, *y, reset):
-        if isinstance(X, torch.Tensor):
-            X = X.detach().cpu().numpy()
-        try:
-            # Values beyond float32 become infinite here, and are refused as such.
-            with np.errstate(over="ignore"):
-                return validate_data(
-                    self,
-                    X,
-                    *map(labels_as_array, y),
-                    dtype=np.float32,
-                    order="C",
-                    force_writeable=True,
-                    reset=reset,
-                )
-        except ValueError as error:
-            if "could not convert string" not in str(error):
-                raise
-            raise ValueError(f"{error}. {_explain_text(X)}") from error
+    def _resolve_optimizer(self):
+        own = {name: getattr(self, name) for name in ("momentum", "nesterov", "weight_decay")}
+        return resolve_optimizer(self.optimizer, own, self.optimizer_params)
 
     def _draw_seed(self):
         # check_random_state(None) would be NumPy's global generator, which is not ours to change.
         rng = np.random.RandomState() if self.random_state is None else self.random_state
         return int(check_random_state(rng).randint(np.iinfo(np.int32).max))
 
-    def _make_net(self, seed):
+    def _make_callbacks(self, whole_fit):
+        """Make the list of the user's callbacks and those that the parameters ask for."""
+        callbacks = list(self.callbacks or [])
+        if isinstance(self.lr_schedule, LRScheduler):
+            callbacks.append(("lr_schedule", self.lr_schedule))
+        if self.verbose == 1:
+            callbacks.append(("print_log", PrintTenLines(floatfmt=".4g")))
+        elif self.verbose:
+            callbacks.append(("progress", ShowProgress()))
+        if self.early_stopping and whole_fit:
+            # The last one: it ends the training when all others have seen the epoch.
+            callbacks.append(("best_epoch", BestEpoch(self.n_iter_no_change, self.tol)))
+        return callbacks
+
+    def _make_net(self, seed, whole_fit):
+        optimizer, arguments = self._resolve_optimizer()
+        schedule = self.lr_schedule
         return DiskNet(
             module__n_features=self.n_features_in_,
             module__n_classes=len(self.classes_),
             module__hidden_layer_sizes=self.hidden_layer_sizes,
             module__activation=self.activation,
+            module__dropout=self.dropout,
             classes=np.arange(len(self.classes_)),
-            optimizer=torch.optim.SGD,
-            optimizer__momentum=self.momentum,
-            optimizer__nesterov=self.nesterov,
-            optimizer__weight_decay=self.weight_decay,
+            optimizer=optimizer,
+            **{f"optimizer__{name}": value for name, value in arguments.items()},
             lr=self.lr,
+            lr_schedule=schedule if isinstance(schedule, str) else "constant",
+            clip_grad_norm=self.clip_grad_norm,
             max_epochs=self.max_epochs,
             batch_size=int(self.batch_size),
             shuffle=self.shuffle,
-            callbacks=list(self.callbacks or []),
+            callbacks=self._make_callbacks(whole_fit),
             fused=self.fused if isinstance(self.fused, str) else bool(self.fused),
-            device=str(check_device(self.device)),
+            device=str(resolve_device(self.device)),
             verbose=int(self.verbose),
             seed=seed,
         ).initialize()

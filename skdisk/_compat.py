@@ -13,4 +13,13 @@ from sklearn.utils._param_validation import (
     validate_params,
 )
 
-__all__ = ["Interval", "StrOptions", "validate_parameter_constraints", "validate_params"]
+# Weights of rows have many forms, and errors that users know; the checker has no public name.
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+
+__all__ = [
+    "Interval",
+    "StrOptions",
+    "check_sample_weight",
+    "validate_parameter_constraints",
+    "validate_params",
+]

@@ -3,13 +3,14 @@
 import torch
 
 
-def check_device(device):
+def resolve_device(device):
     """Resolve a device and check that it is there.
 
     Parameters
     ----------
     device : str or torch.device
-        A device by its torch name, such as "cpu", "cuda", "cuda:0" or "mps".
+        A device by its torch name, such as "cpu", "cuda", "cuda:0" or "mps"; or "auto" for an
+        accelerator if there is one, else the CPU.
 
     Returns
     -------
@@ -26,6 +27,8 @@ def check_device(device):
     if accelerator is not None:
         names = [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())]
         available += [accelerator.type, *names]
+    if device == "auto":
+        return torch.device("cpu") if accelerator is None else accelerator
     try:
         resolved = torch.device(device)
     except RuntimeError:

@@ -1,16 +1,19 @@
 """`FusedTrainer`: the weights of K networks, their hyperparameters, and an epoch over the data.
 
 torch only; nothing here knows scikit-learn or skorch. The notation and the mathematics of a step
-are in `_steps.py`.
+are in `_steps.py` and `_updates.py`.
 """
 
 import threading
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import pairwise
 
 import torch
 
+from ._noise import draw_row_keys, make_batch_seeds
 from ._steps import Block
+from ._updates import DEFAULTS, make_columns, make_kind
 
 # A block is the batches whose data are gathered at once: about so many numbers (4 MB in float32,
 # which stays in the cache) and at most so many batches.
@@ -47,8 +50,12 @@ def _use_one_thread():
             _threads["users"] -= 1
 
 
+def _gather_rows(X, positions, out):
+    torch.index_select(X, 0, positions, out=out)
+
+
 class FusedTrainer:
-    """Train K networks of one shape by stochastic gradient descent.
+    """Train K networks of one shape by SGD, Adam or AdamW.
 
     Parameters
     ----------
@@ -60,6 +67,10 @@ class FusedTrainer:
         Rows of a training step.
     n_networks : int, default=1
         K.
+    optimizer : {"sgd", "adam", "adamw"}, default="sgd"
+        The optimiser of all networks.
+    precise : bool, default=False
+        Whether to compute gradients in float64; weights and steps stay in `dtype`.
     dtype : torch.dtype, default=torch.float32
         Of weights and data.
     device : str or torch.device, default="cpu"
@@ -73,6 +84,8 @@ class FusedTrainer:
         batch_size,
         *,
         n_networks=1,
+        optimizer="sgd",
+        precise=False,
         dtype=torch.float32,
         device="cpu",
     ):
@@ -85,64 +98,65 @@ class FusedTrainer:
         # Forward, backward and update are each a product that touches every weight once a row.
         operations = 6 * n_networks * batch_size * self.n_weights
         self.use_threads = operations >= ONE_THREAD_OPERATIONS
+        self.optimizer = optimizer
         self.weights = self._make_flat()
-        self.velocity = None
+        # Where products read the weights and leave gradients.
+        self.precise_weights = self.weights.double() if precise else None
+        self.precise_gradient = self.weights.double() if precise else None
+        # By their names in torch's optimisers; and how many steps each network has made.
+        self.state = {}
+        self.n_steps = torch.zeros(n_networks, dtype=torch.float64, device=device)
         self.batches = {}
-        self.given = self.kind = None
-        self.set_hyperparameters(lr=0.0)
+        self.networks = self.kind = None
+        self.set_hyperparameters()
+
+    @property
+    def step_options(self):
+        """Options of the tensors that products are computed in."""
+        if self.precise_weights is None:
+            return self.options
+        return {**self.options, "dtype": torch.float64}
 
     @torch.inference_mode()
     def _make_flat(self):
         return torch.zeros(self.n_networks, self.n_weights, **self.options)
 
     @torch.inference_mode()
-    def set_hyperparameters(self, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
-        """Set how to step; each parameter is one value for all networks or a sequence of K.
+    def set_hyperparameters(self, networks=None, **common):
+        """Set how to step.
 
         Parameters
         ----------
-        lr, momentum, weight_decay : float or sequence of float
-            As in `torch.optim.SGD`.
-        nesterov : bool or sequence of bool, default=False
-            As in `torch.optim.SGD`.
+        networks : list of K dict, default=None
+            What is each network's own: `lr`, `momentum`, `nesterov`, `weight_decay`, `betas` and
+            `eps` as in torch's optimisers, `max_norm` as in `clip_grad_norm_`, and `dropout`, a
+            sequence of probabilities, one for each hidden layer.
+        **common
+            What is the same for all of them. What is left out has the values of
+            `skdisk._updates.DEFAULTS`.
         """
-        given = (lr, momentum, nesterov, weight_decay)
-        if given == self.given:
+        none = {"dropout": (0.0,) * (len(self.layer_sizes) - 2)}
+        networks = [
+            {**DEFAULTS, **none, **common, **own} for own in networks or [{}] * self.n_networks
+        ]
+        if networks == self.networks:
             return
-        self.given = given
-
-        def expand(value):
-            value = torch.as_tensor(value, **self.options)
-            return value.expand(self.n_networks).reshape(-1, 1).clone()
-
-        nesterov = expand(nesterov)
-        momentum = expand(momentum)
-        new = {
-            "lr": expand(lr),
-            "momentum": momentum,
-            "weight_decay": expand(weight_decay),
-            # The step is share_G G + share_U U: G + m U with Nesterov, else U.
-            "share_G": nesterov,
-            "share_U": torch.where(nesterov > 0, momentum, 1.0),
-        }
-        kind = (
-            bool(new["momentum"].any()),
-            bool(nesterov.any()),
-            bool(new["weight_decay"].any()),
-        )
+        self.networks = networks
+        kind = make_kind(self.optimizer, networks)
+        columns = make_columns(networks, self.options)
         if kind == self.kind:
             # In place: the operations hold on to these tensors.
-            for name, value in new.items():
-                self.hyperparameters[name].copy_(value)
+            for name, value in columns.items():
+                self.columns[name].copy_(value)
             return
-        self.kind = kind
-        self.hyperparameters = new
-        self.batches = {}
+        self.kind, self.columns, self.batches = kind, columns, {}
         # Without momentum and decay the products add to the weights themselves.
-        self.gradient = self._make_flat() if any(kind) else None
-        self.scratch = self._make_flat() if any(kind) else None
-        if kind[0] and self.velocity is None:
-            self.velocity = self._make_flat()
+        stores_gradient = kind.needs_gradient or self.precise_weights is not None
+        self.gradient = self._make_flat() if stores_gradient else None
+        self.scratch = self._make_flat() if stores_gradient else None
+        for name in kind.state:
+            if name not in self.state:
+                self.state[name] = self._make_flat()
 
     def split(self, flat):
         """View a flat buffer of all weights layer by layer.
@@ -150,7 +164,7 @@ class FusedTrainer:
         Parameters
         ----------
         flat : tensor of shape (n_networks, n_weights)
-            Such as `weights` or `velocity`.
+            Such as `weights`.
 
         Returns
         -------
@@ -165,12 +179,12 @@ class FusedTrainer:
 
     @torch.inference_mode()
     def load(self, flat, parameters, network=0):
-        """Copy the weights of a network, or its momentum buffers, into a flat buffer.
+        """Copy the weights of a network, or what its optimiser remembers, into a flat buffer.
 
         Parameters
         ----------
         flat : tensor of shape (n_networks, n_weights)
-            `weights` or `velocity`.
+            `weights`, or a value of `state`.
         parameters : sequence of tensor
             weight of shape (n_l, n_{l-1}) and bias of shape (n_l,) of each layer in turn.
         network : int, default=0
@@ -192,13 +206,14 @@ class FusedTrainer:
         weights, biases = parameters[::2], parameters[1::2]
         return zip([layer[0] for layer in layers], weights, biases, strict=True)
 
-    def run_epoch(self, X, y, orders, row_weights=None):
+    def run_epoch(self, X, y, orders, row_weights=None, *, row_keys=None, seeds=None):
         """Train every network for one epoch.
 
         Parameters
         ----------
-        X : tensor of shape (n_samples, n_features)
-            The data of all networks.
+        X : tensor of shape (n_samples, n_features), or callable
+            The data of all networks; or a function of positions and a tensor, which writes the
+            rows at these positions into the tensor.
         y : tensor of shape (n_samples,), dtype=int64
             The class of each row.
         orders : sequence of K tensors of shape (n_rows_k,), dtype=int64
@@ -206,20 +221,38 @@ class FusedTrainer:
             differ in length; a network that runs out of rows waits for the others.
         row_weights : tensor of shape (n_samples,), default=None
             How much each row counts; None stands for 1. A batch without weight changes nothing.
+        row_keys : tensor of shape (n_samples,), dtype=int64, default=None
+            From `skdisk._noise.hash_rows`; needed for dropout.
+        seeds : sequence of K int, default=None
+            Of the epoch's dropout, one for each network.
 
         Returns
         -------
         losses : tensor of shape (n_batches, K)
             Mean loss of each batch before its step; 0 where the batch had no weight.
         """
+        gather = X if callable(X) else partial(_gather_rows, X)
         with nullcontext() if self.use_threads else _use_one_thread(), torch.inference_mode():
-            return self._run_epoch(X, y, orders, row_weights)
+            bits = None
+            if any(self.kind.dropout):
+                bits = self._draw_bits(orders, row_keys, seeds)
+            return self._run_epoch(gather, y, orders, row_weights, bits)
 
-    def _run_epoch(self, X, y, orders, row_weights):
+    def _draw_bits(self, orders, row_keys, seeds):
+        """Draw for each row in turn the bits that its dropout depends on."""
+        bits = []
+        for order, seed in zip(orders, seeds, strict=True):
+            n_batches = -(-len(order) // self.batch_size)
+            seed = make_batch_seeds(seed, n_batches).to(order.device)
+            seed = seed.repeat_interleave(self.batch_size)[: len(order)]
+            bits.append(draw_row_keys(row_keys[order], seed))
+        return torch.nn.utils.rnn.pad_sequence(bits, batch_first=True)
+
+    def _run_epoch(self, gather, y, orders, row_weights, bits):
         n_rows = max(map(len, orders))
         r = None
         if row_weights is not None or min(map(len, orders)) < n_rows:
-            r = torch.zeros(self.n_networks, n_rows, **self.options)
+            r = torch.zeros(self.n_networks, n_rows, **self.step_options)
             for row, order in zip(r, orders, strict=True):
                 row[: len(order)] = 1.0 if row_weights is None else row_weights[order]
         order = torch.nn.utils.rnn.pad_sequence(list(orders), batch_first=True)
@@ -231,8 +264,9 @@ class FusedTrainer:
             batches = self._get_batches(size, (stop - start) // size)
             for i in range(start, stop, batches.n_rows):
                 rows = (slice(None), slice(i, min(i + batches.n_rows, stop)))
-                losses.append(batches.train(X, y, order[rows], None if r is None else r[rows]))
-        return torch.cat(losses)
+                r_now, bits_now = (None if t is None else t[rows] for t in (r, bits))
+                losses.append(batches.train(gather, y, order[rows], r_now, bits_now))
+        return torch.cat(losses).to(self.options["dtype"])
 
     def _get_batches(self, batch_size, n_batches):
         per_batch = self.n_networks * batch_size * (self.layer_sizes[0] + 3 * self.layer_sizes[-1])

@@ -80,7 +80,7 @@ def find_classes(y):
         ) from error
 
 
-def encode_labels(y, classes):
+def encode_labels(y, classes, name="y"):
     """Replace each label by its position in `classes`.
 
     Parameters
@@ -89,6 +89,8 @@ def encode_labels(y, classes):
         Labels.
     classes : ndarray of shape (n_classes,)
         The labels that there are.
+    name : str, default="y"
+        How the labels are called in the error message.
 
     Returns
     -------
@@ -105,7 +107,7 @@ def encode_labels(y, classes):
         unknown = pd.unique(y[positions < 0])
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         raise ValueError(
-            f"y has labels that are not among the classes {classes.tolist()}: "
+            f"{name} has labels that are not among the classes {classes.tolist()}: "
             f"{unknown[:5].tolist()}{more}. Pass all classes on the first call of partial_fit, or "
             "fit anew with warm_start=False."
         )

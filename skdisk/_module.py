@@ -6,11 +6,13 @@ torch only. There is no loss and no data here.
 import math
 from collections.abc import Iterable
 from functools import partial
-from itertools import pairwise
-from numbers import Integral
+from itertools import pairwise, repeat
+from numbers import Integral, Real
 
 import torch
 from torch import nn
+
+from ._noise import draw_row_keys, hash_rows, make_mask, make_threshold, make_unit_keys
 
 # scikit-learn's names where it has them ("logistic"), else the names of torch.nn.functional.
 ACTIVATIONS = {
@@ -40,6 +42,17 @@ def _as_sizes(hidden_layer_sizes):
     return tuple(map(int, sizes))
 
 
+def _as_probabilities(dropout, n_layers):
+    if isinstance(dropout, Real):
+        dropout = (dropout,) * n_layers
+    if len(dropout) != n_layers or not all(isinstance(p, Real) and 0 <= p < 1 for p in dropout):
+        raise ValueError(
+            "dropout must be a probability of at least 0 and below 1, or a sequence of such, one "
+            f"for each of the {n_layers} hidden layers. Got {dropout!r} instead."
+        )
+    return tuple(map(float, dropout))
+
+
 def _make_linear(n_in, n_out, generator):
     """Make an `nn.Linear` with its own initialisation, drawn from `generator`.
 
@@ -66,13 +79,16 @@ class MLP(nn.Module):
         Number of units of each hidden layer. `()` is a single layer without hidden units.
     activation : str, default="relu"
         A key of `ACTIVATIONS`: the function after each hidden layer.
+    dropout : float or sequence of float, default=0.0
+        Probability that a hidden unit is dropped for a row in training, for all hidden layers or
+        one for each.
     generator : torch.Generator, default=None
         Where the initial weights are drawn from. None is torch's global generator.
 
     Raises
     ------
     ValueError
-        If `hidden_layer_sizes` holds anything but positive ints.
+        If `hidden_layer_sizes` holds anything but positive ints, or `dropout` does not fit it.
 
     Attributes
     ----------
@@ -80,6 +96,11 @@ class MLP(nn.Module):
         Linear layers and activations in turn; the last one is the log-softmax.
     layer_sizes : tuple of int
         Features, units of each hidden layer, classes.
+    dropout : tuple of float
+        One for each hidden layer.
+    dropout_seed : int or None
+        What is dropped is a function of this seed and the rows' values. None draws a seed from
+        torch's global generator at each call.
     """
 
     def __init__(
@@ -88,11 +109,14 @@ class MLP(nn.Module):
         n_classes,
         hidden_layer_sizes=(64, 64),
         activation="relu",
+        dropout=0.0,
         generator=None,
     ):
         super().__init__()
         self.layer_sizes = (n_features, *_as_sizes(hidden_layer_sizes), n_classes)
         self.activation = activation
+        self.dropout = _as_probabilities(dropout, len(self.layer_sizes) - 2)
+        self.dropout_seed = None
         layers = []
         for n_in, n_out in pairwise(self.layer_sizes):
             layers += [_make_linear(n_in, n_out, generator), ACTIVATIONS[activation]()]
@@ -113,83 +137,32 @@ class MLP(nn.Module):
         log_proba : tensor of shape (n_rows, n_classes), dtype=float32
             Log-probabilities.
         """
-        for layer in self.layers:
-            X = layer(X)
-        return X
+        masks = self._draw_masks(X) if self.training and any(self.dropout) else repeat(None)
+        *hidden, output, log_softmax = self.layers
+        for linear, activation, mask in zip(hidden[::2], hidden[1::2], masks, strict=False):
+            X = activation(linear(X))
+            if mask is not None:
+                X = X * mask
+        return log_softmax(output(X))
 
-
-def forward_few(module, X):
-    """Compute what the module computes, in float64 on the CPU, without gradients.
-
-    A float32 product of matrices gives a row another last bit when it stands in another place or
-    among other rows. Computed in float64 and rounded at the end, few rows give each of them the
-    same probabilities in any company, as users and scikit-learn's checks expect.
-
-    Parameters
-    ----------
-    module : MLP
-        The network.
-    X : tensor of shape (n_rows, n_features), dtype=float32
-        The rows.
-
-    Returns
-    -------
-    log_proba : tensor of shape (n_rows, n_classes), dtype=float32
-        Log-probabilities.
-    """
-    X = X.cpu().double()
-    for layer in module.layers:
-        if isinstance(layer, nn.Linear):
-            X = torch.addmm(layer.bias.cpu().double(), X, layer.weight.cpu().double().T)
-        else:
-            X = layer(X)
-    return X.float()
-
-
-def make_buffers(module, n_rows):
-    """Make the memory that `forward_many` computes in.
-
-    Memory that is asked for anew for every chunk of rows comes from the operating system page by
-    page, which takes as long as the arithmetic.
-
-    Parameters
-    ----------
-    module : MLP
-        The network.
-    n_rows : int
-        The largest number of rows.
-
-    Returns
-    -------
-    buffers : list of tensor of shape (n_rows, n_units), dtype=float32
-        One for each hidden layer.
-    """
-    *hidden, output, _ = module.layers
-    return [output.weight.new_empty(n_rows, linear.out_features) for linear in hidden[::2]]
-
-
-def forward_many(module, X, buffers):
-    """Compute what the module computes, faster for many rows, without gradients.
-
-    Parameters
-    ----------
-    module : MLP
-        The network.
-    X : tensor of shape (n_rows, n_features), dtype=float32
-        The rows.
-    buffers : list of tensor
-        Memory from `make_buffers`.
-
-    Returns
-    -------
-    log_proba : tensor of shape (n_rows, n_classes), dtype=float32
-        Log-probabilities, in memory of their own.
-    """
-    *hidden, output, _ = module.layers
-    for linear, activation, buffer in zip(hidden[::2], hidden[1::2], buffers, strict=True):
-        z = torch.addmm(linear.bias, X, linear.weight.T, out=buffer[: len(X)])
-        X = activation(z)
-    # Classes first: the log-softmax of a few long rows is five times as fast as that of many short
-    # ones.
-    z = torch.addmm(output.bias[:, None], output.weight, X.T)
-    return torch.log_softmax(z, dim=0).T
+    def _draw_masks(self, X):
+        """Draw a dropout mask for each hidden layer, or None for those that drop nothing."""
+        with torch.no_grad():
+            seed = self.dropout_seed
+            if seed is None:
+                seed = torch.randint(2**62, ()).to(X.device)
+            row_keys = draw_row_keys(hash_rows(X.float()), seed)[:, None]
+            masks = []
+            for p, units in zip(
+                self.dropout, make_unit_keys(self.layer_sizes[1:-1], X.device), strict=True
+            ):
+                shape = (len(X), len(units))
+                bits, shifted = row_keys.new_empty(2, *shape)
+                threshold = row_keys.new_tensor(make_threshold(p))
+                mask = X.new_empty(shape)
+                for operation in make_mask(
+                    row_keys, units, threshold, 1 / (1 - p), bits, shifted, mask
+                ):
+                    operation()
+                masks.append(mask if p else None)
+            return masks

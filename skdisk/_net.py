@@ -5,53 +5,83 @@ It overrides only what skorch does wrongly or slowly for this network:
 - the loss: the module returns log-probabilities, which skorch would take the logarithm of again;
 - the batches: slices of tensors in memory instead of a `DataLoader`;
 - the training of an epoch: by the fused trainer wherever that gives the same result;
+- weights of rows, a validation set of its own, a schedule of the learning rate, clipping;
+- a loss that is not finite: it ends the training at the last whole epoch;
 - the random stream: one generator per net, so that torch's global one is left alone;
 - Ctrl-C: it ends the training at the last whole epoch and is raised, not swallowed.
 """
 
 import copy
 import dis
+import math
 
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochTimer, PrintLog
+from skorch.callbacks import Callback, EpochTimer, LRScheduler
+from skorch.dataset import unpack_data
+from skorch.history import History
 from skorch.utils import data_from_dataset, is_dataset
+from torch.func import functional_call
+from torch.nn.functional import nll_loss
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from ._batches import FEW_ROWS, PREDICTION_ROWS, TensorBatches
+from ._batches import TensorBatches, WeightedDataset, as_rows
 from ._engine import FusedTrainer
-from ._module import MLP, forward_few, forward_many, make_buffers
-from ._obstacles import find_obstacle, find_passing_obstacle
+from ._module import MLP
+from ._noise import make_epoch_seed
+from ._obstacles import FUSED_OPTIMIZERS, find_obstacle, find_passing_obstacle
+from ._prediction import FEW_ROWS, ROWS_AT_ONCE, iterate_log_proba
 
 
-class EpochLoss(Callback):
-    """Record the mean loss of an epoch and whether it is the lowest so far.
+# What lives only during a training.
+TRAINING = (
+    *("trainer_", "parameters_", "last_whole_epoch_", "sample_weight_", "validation_"),
+    *("n_right_", "learning_rates_", "lowest_losses_", "precise_"),
+)
 
-    It writes what skorch's `PassthroughScoring` writes, in a fifth of the time, which for the
-    smallest networks is a tenth of a fused epoch.
+
+class DivergenceError(KeyboardInterrupt):
+    """A loss or a weight was not finite; a KeyboardInterrupt, by which skorch ends a training."""
+
+
+def compute_learning_rates(schedule, lr, n_epochs):
+    """Compute the learning rate of each epoch by torch's own schedulers.
 
     Parameters
     ----------
-    prefix : {"train", "valid"}
-        Of which batches.
+    schedule : {"constant", "cosine", "one_cycle"}
+        Constant, `CosineAnnealingLR` down to 0, or `OneCycleLR` with `lr` at its peak.
+    lr : float
+        The learning rate.
+    n_epochs : int
+        The length of the schedule.
+
+    Returns
+    -------
+    lrs : list of float
+        One for each epoch.
     """
+    if schedule == "constant":
+        return [lr]
+    if schedule == "cosine":
+        scheduler = LRScheduler(CosineAnnealingLR, T_max=n_epochs)
+    else:
+        scheduler = LRScheduler(OneCycleLR, max_lr=lr, total_steps=n_epochs, cycle_momentum=False)
+    return scheduler.simulate(n_epochs, lr).tolist()
 
-    def __init__(self, prefix):
-        self.prefix = prefix
 
-    def on_train_begin(self, net, **kwargs):
-        """Look up the lowest loss of an earlier training."""
-        name = f"{self.prefix}_loss"
-        self.best_ = min((row[name] for row in net.history if name in row), default=float("inf"))
+def _average(values, weights):
+    """Average the values of batches."""
+    pairs = zip(values, weights, strict=True)
+    return float(sum(v * w for v, w in pairs) / sum(weights))
 
-    def on_epoch_end(self, net, **kwargs):
-        """Average over the batches, weighted by their sizes."""
-        loss, size = f"{self.prefix}_loss", f"{self.prefix}_batch_size"
-        rows = [row for row in net.history[-1]["batches"] if loss in row]
-        if rows:
-            mean = sum(row[loss] * row[size] for row in rows) / sum(row[size] for row in rows)
-            net.history.record(loss, mean)
-            net.history.record(f"{loss}_best", mean < self.best_)
-            self.best_ = min(mean, self.best_)
+
+def _copy_values(state):
+    """Copy what an optimiser remembers of a parameter."""
+    return state and {
+        name: value.clone() if torch.is_tensor(value) else copy.deepcopy(value)
+        for name, value in state.items()
+    }
 
 
 class DiskNet(NeuralNetClassifier):
@@ -69,6 +99,10 @@ class DiskNet(NeuralNetClassifier):
         Whether to train with the fused trainer: where it can, always (or say why not), never.
     shuffle : bool, default=True
         Whether each epoch goes through the rows in a new random order.
+    lr_schedule : {"constant", "cosine", "one_cycle"}, default="constant"
+        How the learning rate changes over `max_epochs` epochs.
+    clip_grad_norm : float or None, default=None
+        The largest norm of the gradient of all parameters.
     iterator_train, iterator_valid : type, default=TensorBatches
         The classes of the batches.
     train_split, predict_nonlinearity, verbose, **kwargs
@@ -83,6 +117,8 @@ class DiskNet(NeuralNetClassifier):
         seed,
         fused="auto",
         shuffle=True,
+        lr_schedule="constant",
+        clip_grad_norm=None,
         iterator_train=TensorBatches,
         iterator_valid=TensorBatches,
         train_split=None,
@@ -93,6 +129,8 @@ class DiskNet(NeuralNetClassifier):
         self.seed = seed
         self.fused = fused
         self.shuffle = shuffle
+        self.lr_schedule = lr_schedule
+        self.clip_grad_norm = clip_grad_norm
         super().__init__(
             module,
             iterator_train=iterator_train,
@@ -105,22 +143,17 @@ class DiskNet(NeuralNetClassifier):
 
     @property
     def _default_callbacks(self):
-        callbacks = [
-            ("epoch_timer", EpochTimer()),
-            ("train_loss", EpochLoss("train")),
-        ]
-        if self.train_split is not None:
-            callbacks.append(("valid_loss", EpochLoss("valid")))
-        # It lays out its table also when it does not print it.
-        if self.verbose:
-            callbacks.append(("print_log", PrintLog()))
-        return callbacks
+        return [("epoch_timer", EpochTimer())]
 
     def initialize_module(self):
         """Make the module, with weights drawn from the net's own generator."""
-        self.parameters_ = None
+        for name in TRAINING:
+            setattr(self, name, None)
         self.generator_ = torch.Generator().manual_seed(self.seed)
         self.module_ = self.module(**self.get_params_for("module"), generator=self.generator_)
+        # Where the schedule of the learning rate and the present training began.
+        self.schedule_start_ = self.first_epoch_ = 0
+        self.diverged_ = None
         return self
 
     def get_iterator(self, dataset, training=False):
@@ -146,7 +179,27 @@ class DiskNet(NeuralNetClassifier):
                 shuffle=self.shuffle,
                 generator=self.generator_,
             )
-        return self.iterator_valid(dataset, PREDICTION_ROWS, device=self.device)
+        return self.iterator_valid(dataset, ROWS_AT_ONCE, device=self.device)
+
+    @property
+    def _has_mlp(self):
+        return type(self.module_) is MLP
+
+    def _is_precise(self, batches):
+        """Tell whether to compute gradients in float64: where few rows are a batch of their own.
+
+        To the last bit, the result then depends neither on the order of the rows nor on whether
+        rows are repeated or weighted.
+        """
+        # MPS knows no float64.
+        has_float64 = torch.device(self.device).type != "mps"
+        return self._has_mlp and has_float64 and len(batches) == 1 and len(batches.X) <= FEW_ROWS
+
+    def get_split_datasets(self, X, y=None, **fit_params):
+        """Make the data sets of the training: weighted, and with the validation set given."""
+        if self.sample_weight_ is None and self.validation_ is None:
+            return super().get_split_datasets(X, y, **fit_params)
+        return WeightedDataset(X, y, self.sample_weight_), self.validation_
 
     def infer(self, x, **fit_params):
         """Run the module on a batch, which lies on the device already."""
@@ -169,29 +222,68 @@ class DiskNet(NeuralNetClassifier):
         log_proba : tensor of shape (n_rows, n_classes), dtype=float32
             Log-probabilities.
         """
-        if type(self.module_) is not MLP:
+        if not self._has_mlp:
             yield from super().forward_iter(X, training=training, device=device)
             return
         if is_dataset(X):
             X, _ = data_from_dataset(X)
         self._set_training(training)
-        X = torch.as_tensor(X)
-        # The mode is not set around the loop: it would be on wherever this generator is consumed.
-        if len(X) <= FEW_ROWS:
-            with torch.inference_mode():
-                log_proba = forward_few(self.module_, X)
-            yield log_proba.to(device)
-            return
-        with torch.inference_mode():
-            buffers = make_buffers(self.module_, min(len(X), PREDICTION_ROWS))
-        for rows in X.split(PREDICTION_ROWS):
-            with torch.inference_mode():
-                log_proba = forward_many(self.module_, rows.to(self.device), buffers)
+        for log_proba in iterate_log_proba(self.module_, as_rows(X), self.device):
             yield log_proba.to(device)
 
-    def get_loss(self, y_pred, y_true, X=None, training=False):
-        """Compute the loss of log-probabilities, taken as they are."""
-        return self.criterion_(y_pred, y_true)
+    def get_loss(self, y_pred, y_true, X=None, training=False, weights=None):
+        """Compute the loss of log-probabilities, taken as they are: the rows' weighted mean."""
+        if weights is None:
+            return self.criterion_(y_pred, y_true)
+        total = weights.sum()
+        if total == 0:
+            return total
+        return (weights * nll_loss(y_pred, y_true, reduction="none")).sum() / total
+
+    def train_step(self, batch, **fit_params):
+        """Make a step, unless no row of the batch has a weight."""
+        weights = getattr(batch, "weights", None)
+        if weights is not None and not weights.any():
+            return self._evaluate(batch, **fit_params)
+        return super().train_step(batch, **fit_params)
+
+    def train_step_single(self, batch, **fit_params):
+        """Compute loss and gradients of a batch."""
+        self._set_training(True)
+        X, y = unpack_data(batch)
+        if self._has_mlp:
+            self.module_.dropout_seed = getattr(batch, "seed", None)
+        if self.precise_:
+            # The gradients come back through `double` in float32.
+            parameters = {name: p.double() for name, p in self.module_.named_parameters()}
+            y_pred = functional_call(self.module_, parameters, (X.double(),))
+        else:
+            y_pred = self.infer(X, **fit_params)
+        weights = getattr(batch, "weights", None)
+        loss = self.get_loss(y_pred, y, X=X, training=True, weights=weights)
+        loss.backward()
+        return {"loss": loss, "y_pred": y_pred}
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        """Clip the gradient."""
+        if self.clip_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters_, self.clip_grad_norm)
+
+    def validation_step(self, batch, **fit_params):
+        """Compute loss and score of a validation batch."""
+        step = self._evaluate(batch, **fit_params)
+        right = step["y_pred"].argmax(dim=1) == unpack_data(batch)[1]
+        weights = getattr(batch, "weights", None)
+        self.n_right_ += float(right.sum() if weights is None else weights[right].sum())
+        return step
+
+    @torch.no_grad()
+    def _evaluate(self, batch, **fit_params):
+        self._set_training(False)
+        X, y = unpack_data(batch)
+        y_pred = self.infer(X, **fit_params)
+        weights = getattr(batch, "weights", None)
+        return {"loss": self.get_loss(y_pred, y, X=X, weights=weights), "y_pred": y_pred}
 
     def check_data(self, X, y):
         """Accept the data: `MLPDiskClassifier` has checked them and set `classes`."""
@@ -219,33 +311,60 @@ class DiskNet(NeuralNetClassifier):
             return
         if training:
             self._check_fused()
+            self.precise_ = self._is_precise(iterator)
+            if self._has_mlp and any(self.module_.dropout):
+                # The generator would make it depend on the number of rows.
+                iterator.seed = make_epoch_seed(self.seed, len(self.history))
+        else:
+            self.n_right_ = 0.0
         if training and self.fused_reason_ is None:
-            losses, sizes = self._run_fused_epoch(iterator)
+            losses, sizes = self._run_fused_epoch(iterator), iterator.sizes
         elif self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end"):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
-            return
+            rows = [row for row in self.history[-1]["batches"] if f"{prefix}_loss" in row]
+            losses, sizes = (
+                [row[f"{prefix}_{name}"] for row in rows] for name in ("loss", "batch_size")
+            )
         else:
             losses, sizes = [], []
             for batch in iterator:
                 losses.append(step_fn(batch, **fit_params)["loss"].item())
                 sizes.append(len(batch[0]))
-        self.history[-1]["batches"].extend(
-            {f"{prefix}_loss": loss, f"{prefix}_batch_size": size}
-            for loss, size in zip(losses, sizes, strict=True)
-        )
-        self.history.record(f"{prefix}_batch_count", len(losses))
+        if f"{prefix}_batch_count" not in self.history[-1]:
+            self.history[-1]["batches"].extend(
+                {f"{prefix}_loss": loss, f"{prefix}_batch_size": size}
+                for loss, size in zip(losses, sizes, strict=True)
+            )
+            self.history.record(f"{prefix}_batch_count", len(losses))
+        totals = getattr(iterator, "totals", sizes)
+        self._record_loss(f"{prefix}_loss", _average(losses, totals))
+        if not training:
+            self.history.record("valid_score", self.n_right_ / sum(totals))
+
+    def _record_loss(self, name, loss):
+        """Record the mean loss of an epoch, if it and the weights are finite."""
+        weights = torch.stack([p.detach().sum() for p in self.parameters_])
+        if not (math.isfinite(loss) and weights.isfinite().all()):
+            self.diverged_ = {"epoch": len(self.history), name: loss, "lr": self.history[-1, "lr"]}
+            raise DivergenceError
+        self.history.record(name, loss)
+        lowest = self.lowest_losses_.get(name, math.inf)
+        self.history.record(f"{name}_best", loss < lowest)
+        self.lowest_losses_[name] = min(loss, lowest)
 
     def _run_fused_epoch(self, batches):
-        """Train for an epoch with the fused trainer; return the batches' losses and sizes.
+        """Train for an epoch with the fused trainer; return the batches' losses.
 
-        Weights and momentum go in and out every epoch, which costs a hundredth of the smallest
-        epochs: between epochs, everything is where skorch, callbacks and torch look for it.
+        Weights and the optimiser's state go in and out every epoch, which costs a hundredth of
+        the smallest epochs: between epochs, all is where skorch, callbacks and torch look for it.
         """
         if self.trainer_ is None:
             self.trainer_ = FusedTrainer(
                 self.module_.layer_sizes,
                 self.module_.activation,
                 self.batch_size,
+                optimizer=FUSED_OPTIMIZERS[type(self.optimizer_)],
+                precise=self._is_precise(batches),
                 device=self.device,
             )
             # Without gradients it only tells torch's schedulers that the optimiser is in use.
@@ -253,22 +372,37 @@ class DiskNet(NeuralNetClassifier):
             self.optimizer_.step()
         trainer, parameters = self.trainer_, self.parameters_
         [group] = self.optimizer_.param_groups
+        names = ("lr", "momentum", "nesterov", "weight_decay", "betas", "eps")
         trainer.set_hyperparameters(
-            group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]
+            **{name: group[name] for name in names if name in group},
+            max_norm=math.inf if self.clip_grad_norm is None else self.clip_grad_norm,
+            dropout=self.module_.dropout,
         )
         trainer.load(trainer.weights, parameters)
-        if group["momentum"]:
-            state = self.optimizer_.state
-            for p in parameters:
-                if state[p].get("momentum_buffer") is None:
-                    state[p]["momentum_buffer"] = torch.zeros_like(p)
-            buffers = [state[p]["momentum_buffer"] for p in parameters]
-            trainer.load(trainer.velocity, buffers)
-        losses = trainer.run_epoch(batches.X, batches.y, [batches.draw_order()])
+        states = [self.optimizer_.state[p] for p in parameters]
+        for name in trainer.kind.state:
+            for p, state in zip(parameters, states, strict=True):
+                if state.get(name) is None:
+                    state[name] = torch.zeros_like(p)
+            trainer.load(trainer.state[name], [state[name] for state in states])
+        trainer.n_steps.fill_(float(states[0].get("step", 0)))
+        X = batches.X if isinstance(batches.X, torch.Tensor) else batches.X.gather
+        order = batches.draw_order()
+        losses = trainer.run_epoch(
+            X,
+            batches.y,
+            [order],
+            batches.weights,
+            row_keys=None if batches.seed is None else batches.row_keys,
+            seeds=[batches.seed],
+        )
         trainer.store(trainer.weights, parameters)
-        if group["momentum"]:
-            trainer.store(trainer.velocity, buffers)
-        return losses[:, 0].tolist(), batches.sizes
+        for name in trainer.kind.state:
+            trainer.store(trainer.state[name], [state[name] for state in states])
+        if trainer.optimizer != "sgd":
+            for state in states:
+                state["step"] = torch.tensor(float(trainer.n_steps))
+        return losses[:, 0].tolist()
 
     def _check_fused(self):
         """Find out whether the fused trainer can take the coming epoch.
@@ -289,17 +423,23 @@ class DiskNet(NeuralNetClassifier):
         if self.module_.training is not training:
             super()._set_training(training)
 
-    def partial_fit(self, X, y=None, classes=None, **fit_params):
+    def partial_fit(
+        self, X, y=None, classes=None, *, sample_weight=None, validation=None, **fit_params
+    ):
         """Train as skorch does, but raise KeyboardInterrupt once the net is in order again.
 
         Parameters
         ----------
-        X : ndarray of shape (n_samples, n_features), dtype=float32
+        X : ndarray, tensor or CSR matrix of shape (n_samples, n_features), dtype=float32
             Training data.
         y : ndarray of shape (n_samples,), dtype=int64
             Targets.
         classes : None
             Not used; skorch has it for compatibility.
+        sample_weight : tensor of shape (n_samples,), dtype=float64, default=None
+            How much each row counts.
+        validation : WeightedDataset, default=None
+            What to validate on after each epoch.
         **fit_params
             `epochs`, if other than `max_epochs`.
 
@@ -317,8 +457,18 @@ class DiskNet(NeuralNetClassifier):
             self.initialize()
         # Going through the module for them takes as long as copying them.
         self.parameters_ = list(self.module_.parameters())
+        self.sample_weight_, self.validation_ = sample_weight, validation
         self.fused_reason_, self.interrupt_ = find_obstacle(self), None
         self._check_fused()
+        self.diverged_ = None
+        self.first_epoch_ = len(self.history)
+        self.n_epochs_ = fit_params.get("epochs", self.max_epochs)
+        self.learning_rates_ = compute_learning_rates(self.lr_schedule, self.lr, self.max_epochs)
+        self.lowest_losses_ = {
+            name: min(row[name] for row in self.history if name in row)
+            for name in ("train_loss", "valid_loss")
+            if any(name in row for row in self.history)
+        }
         self._remember_epoch()
         self.trainer_ = None
         try:
@@ -331,20 +481,27 @@ class DiskNet(NeuralNetClassifier):
         finally:
             # A kept exception would keep the data of the frames in its traceback.
             interrupt = self.interrupt_
-            self.interrupt_ = self.last_whole_epoch_ = self.parameters_ = self.trainer_ = None
+            self.interrupt_ = None
+            for name in TRAINING:
+                setattr(self, name, None)
         if interrupt is not None:
             raise interrupt
         return self
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        """Train; on Ctrl-C, or a stop within an epoch, go back to the last whole epoch."""
+        """Train; on Ctrl-C, divergence or a stop within an epoch, go back to the last whole one."""
         try:
             super().fit_loop(X, y, epochs, **fit_params)
         except KeyboardInterrupt as interrupt:
-            is_stop = self._is_stop_request(interrupt)
+            diverged = isinstance(interrupt, DivergenceError)
+            is_stop = diverged or self._is_stop_request(interrupt)
             if not is_stop:
                 self.interrupt_ = interrupt
-            if not is_stop or (self.history and "train_batch_count" not in self.history[-1]):
+            if (
+                diverged
+                or not is_stop
+                or (self.history and "train_batch_count" not in self.history[-1])
+            ):
                 n_epochs, state = self.last_whole_epoch_
                 del self.history[n_epochs:]
                 self._load_training_state(state)
@@ -354,14 +511,24 @@ class DiskNet(NeuralNetClassifier):
         """Remember where the last whole epoch ended, then open a new row of the history."""
         self._remember_epoch()
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+        groups = self.optimizer_.param_groups
+        if self.lr_schedule != "constant":
+            epoch = len(self.history) - 1 - self.schedule_start_
+            lr = self.learning_rates_[min(epoch, len(self.learning_rates_) - 1)]
+            for group in groups:
+                group["lr"] = lr
+        self.history.record("lr", float(groups[0]["lr"]))
 
     def _remember_epoch(self):
         self.last_whole_epoch_ = len(self.history), self._copy_training_state()
 
     def __getstate__(self):
-        """Leave out what lives only during a training, for callbacks that pickle the net."""
-        training = ("trainer_", "parameters_", "last_whole_epoch_")
-        return super().__getstate__() | dict.fromkeys(training)
+        """Leave out what lives only during a training, and the history's batches.
+
+        Callbacks may pickle the net during a training.
+        """
+        history = History({**row, "batches": []} for row in self.history)
+        return super().__getstate__() | dict.fromkeys(TRAINING) | {"history_": history}
 
     def _is_stop_request(self, interrupt):
         """Tell a callback's `raise KeyboardInterrupt` from Ctrl-C.
@@ -388,21 +555,32 @@ class DiskNet(NeuralNetClassifier):
         return {
             "parameters": [p.detach().clone() for p in parameters],
             "groups": [{**group, "params": None} for group in self.optimizer_.param_groups],
-            "optimizer": [copy.deepcopy(self.optimizer_.state.get(p)) for p in parameters],
+            "optimizer": [_copy_values(self.optimizer_.state.get(p)) for p in parameters],
             "generator": self.generator_.get_state(),
         }
 
     @torch.no_grad()
-    def _load_training_state(self, state):
-        parameters = list(self.module_.parameters())
-        for p, value, values in zip(
-            parameters, state["parameters"], state["optimizer"], strict=True
-        ):
+    def load_weights(self, values):
+        """Set the parameters of the module.
+
+        Parameters
+        ----------
+        values : sequence of tensor
+            One for each parameter.
+        """
+        for p, value in zip(self.module_.parameters(), values, strict=True):
             p.copy_(value)
+
+    def _load_training_state(self, state):
+        self.load_weights(state["parameters"])
+        for p, values in zip(self.module_.parameters(), state["optimizer"], strict=True):
             self.optimizer_.state.pop(p, None)
             if values is not None:
                 self.optimizer_.state[p] = {
-                    name: value.to(p.device) if torch.is_tensor(value) else value
+                    # torch keeps the number of steps on the CPU.
+                    name: value.to(p.device)
+                    if torch.is_tensor(value) and name != "step"
+                    else value
                     for name, value in values.items()
                 }
         for group, values in zip(self.optimizer_.param_groups, state["groups"], strict=True):
@@ -447,4 +625,5 @@ class DiskNet(NeuralNetClassifier):
                 # Where a schedule begins.
                 group["initial_lr"] = changed["lr"]
         self.history.extend(earlier.history)
+        self.schedule_start_ = earlier.schedule_start_
         return self

@@ -1,7 +1,7 @@
 """What stands in the way of the fused trainer, in words.
 
-It trains an `MLP` with `NLLLoss` and plain `SGD` and gives the same result as skorch's loop,
-unless somebody looks at or changes what happens within an epoch.
+It trains an `MLP` with `NLLLoss` and torch's SGD, Adam or AdamW and gives the same result as
+skorch's loop, unless somebody looks at or changes what happens within an epoch.
 """
 
 import torch
@@ -9,6 +9,15 @@ from skorch.callbacks import BatchScoring, Callback, EpochScoring, LRScheduler
 
 from ._batches import TensorBatches
 from ._module import MLP
+
+# The names by which the fused trainer knows torch's optimisers.
+FUSED_OPTIMIZERS = {
+    torch.optim.SGD: "sgd",
+    torch.optim.Adam: "adam",
+    torch.optim.AdamW: "adamw",
+}
+# What an optimiser's parameter group may not ask for.
+UNKNOWN_OPTIONS = ("dampening", "maximize", "amsgrad", "differentiable")
 
 
 def _watches_training(callback):
@@ -55,8 +64,8 @@ def find_obstacle(net):
         return f"the criterion is {type(criterion).__name__}, not NLLLoss"
     if criterion.weight is not None or criterion.reduction != "mean":
         return "the criterion has weights or a reduction other than the mean"
-    if type(net.optimizer_) is not torch.optim.SGD:
-        return f"the optimizer is {type(net.optimizer_).__name__}, not SGD"
+    if type(net.optimizer_) not in FUSED_OPTIMIZERS:
+        return f"the optimizer is {type(net.optimizer_).__name__}, not SGD, Adam or AdamW"
     if net.iterator_train is not TensorBatches:
         return "iterator_train is not skdisk's TensorBatches"
     for name, callback in net.callbacks_:
@@ -81,6 +90,11 @@ def find_passing_obstacle(net):
     if not all(p.requires_grad for p in net.parameters_):
         return "some parameters of the module are frozen"
     group, *others = net.optimizer_.param_groups
-    if others or group["dampening"] or group["maximize"]:
-        return "SGD has parameter groups, dampening or maximize"
+    if others:
+        return "the optimizer has parameter groups"
+    options = [name for name in UNKNOWN_OPTIONS if group.get(name)]
+    if type(net.optimizer_) is torch.optim.Adam and group.get("decoupled_weight_decay"):
+        options.append("decoupled_weight_decay")
+    if options:
+        return f"the optimizer has the option {options[0]}"
     return None

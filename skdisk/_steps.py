@@ -18,19 +18,18 @@ is its gradient. Features first, because then f works on contiguous memory, and 
 products with the few rows of the last layer take a third of the time they take rows first.
 
 The loss is the weighted mean of the negative log-likelihood, L = - sum_j r_j log P_{y_j, j}.
-With D_l = dL / dZ_l, of shape (n_l, b), the chain rule gives
+With dropout, the values of layer l are multiplied by a mask M_l of 0 and 1 / (1 - p),
+A_l = [f(Z_l) * M_l; 1], and D_{l-1} below gets the factor M_{l-1} as well. With D_l = dL / dZ_l, of shape (n_l, b), the chain rule gives
 
     D_L     = (P - T) * r                           as d(-log P_y) / dZ_i = P_i - T_i
     D_{l-1} = (V_l^T D_l) * f'(Z_{l-1})             V_l is W_l without its bias column
     dL/dW_l = D_l A_{l-1}^T                         (n_l, n_{l-1} + 1), bias included
 
-and the step is that of torch.optim.SGD with dampening 0, for each network its own lr, momentum m
-and weight decay d:
-
-    G <- dL/dW + d W;   U <- m U + G;   W <- W - lr U       (Nesterov: W <- W - lr (G + m U))
-
-Without momentum and decay no gradient is stored: W_l <- W_l - (lr D_l) A_{l-1}^T is one product
+and the step from dL/dW to new weights is the business of `_updates.py`, in which plain SGD has no
+part: there no gradient is stored, W_l <- W_l - (lr D_l) A_{l-1}^T is one product
 that adds to W_l, and lr is multiplied into r.
+
+In float64, where that is asked for, are all of these but the weights themselves and the step.
 
 The speed comes from doing nothing else. All memory is allocated once per batch size. A step is a
 list of bound operations on fixed memory, made once, so that between two operations Python does
@@ -42,76 +41,9 @@ from functools import partial
 
 import torch
 
-aten = torch.ops.aten
-
-# Parameters of torch.nn's functions of these names.
-LEAKY_RELU_SLOPE = 0.01
-SELU_ALPHA = 1.6732632423543772848170429916717
-SELU_SCALE = 1.0507009873554804934193349852946
-
-
-def _make_relu(Z, A, D):
-    # f'(Z) is 1 where A > 0 and 0 where A = 0: the sign of A.
-    derivative = torch.empty_like(D)
-    return [A.relu_], [partial(torch.sign, A, out=derivative), partial(D.mul_, derivative)]
-
-
-def _make_from_output(forward, backward, *constants):
-    """Make the operations of an f whose derivative is known from its value."""
-
-    def make(Z, A, D):
-        return (
-            [partial(forward, A, *constants, out=A)],
-            [partial(backward, D, A, grad_input=D)],
-        )
-
-    return make
-
-
-def _make_elu(alpha, scale):
-    def make(Z, A, D):
-        return (
-            [partial(aten.elu.out, A, alpha, scale, out=A)],
-            [partial(aten.elu_backward.grad_input, D, alpha, scale, 1, True, A, grad_input=D)],
-        )
-
-    return make
-
-
-def _make_leaky_relu(Z, A, D):
-    slope = LEAKY_RELU_SLOPE
-    return (
-        [partial(aten.leaky_relu.out, A, slope, out=A)],
-        [partial(aten.leaky_relu_backward.grad_input, D, A, slope, True, grad_input=D)],
-    )
-
-
-def _make_from_input(forward, backward):
-    """Make the operations of an f whose derivative needs Z."""
-
-    def make(Z, A, D):
-        # By way of D, not in use yet: torch's gelu ignores the strides of its `out` (2.13, CPU).
-        return (
-            [partial(forward, Z, out=D), partial(A.copy_, D)],
-            [partial(backward, D, Z, grad_input=D)],
-        )
-
-    return make
-
-
-# For each f: (does its derivative need Z?, a function that makes the operations A <- f(Z) and
-# D <- D * f'(Z)). Where Z is not needed, it shares the memory of A.
-_ACTIVATIONS = {
-    "relu": (False, _make_relu),
-    "identity": (False, lambda Z, A, D: ([], [])),
-    "tanh": (False, _make_from_output(torch.tanh, aten.tanh_backward.grad_input)),
-    "logistic": (False, _make_from_output(torch.sigmoid, aten.sigmoid_backward.grad_input)),
-    "leaky_relu": (False, _make_leaky_relu),
-    "elu": (False, _make_elu(1.0, 1.0)),
-    "selu": (False, _make_elu(SELU_ALPHA, SELU_SCALE)),
-    "gelu": (True, _make_from_input(aten.gelu.out, aten.gelu_backward.grad_input)),
-    "silu": (True, _make_from_input(aten.silu.out, aten.silu_backward.grad_input)),
-}
+from ._activations import OPERATIONS
+from ._noise import draw_row_keys, make_mask, make_unit_keys
+from ._updates import compute_step_sizes, make_update
 
 # The BLAS takes the product with D_L, of as few rows as there are classes, for one of large
 # matrices. Measured on one core, from about this many numbers in the result, and for at most so
@@ -149,16 +81,22 @@ class Block:
         n_features, *_, n_classes = trainer.layer_sizes
         K = trainer.n_networks
 
-        def make(*shape):
-            return torch.ones(*shape, **trainer.options)
+        def make(*shape, **options):
+            return torch.ones(*shape, **trainer.step_options | options)
 
         # Batch by batch, network by network, as in the notation above.
-        self.gathered = make(K * self.n_rows, n_features)
+        self.gathered = make(K * self.n_rows, n_features, dtype=trainer.options["dtype"])
         self.X = make(n_batches, K, n_features + 1, batch_size)
         self.T = make(n_batches, K, n_classes, batch_size)
         self.Z = make(n_batches, K, n_classes, batch_size)
         self.r = make(n_batches, K, 1, batch_size)
         self.scaled_r = torch.empty_like(self.r)
+        self.step_size = make(n_batches, K, 1)
+        self.step_eps = make(n_batches, K, 1)
+        if any(trainer.kind.dropout):
+            self.row_keys = make(n_batches, K, 1, batch_size, dtype=torch.int32)
+            self.row_keys_now = torch.empty_like(self.row_keys[0])
+            self.unit_keys = make_unit_keys(trainer.layer_sizes[1:-1], trainer.options["device"])
         self.steps = self._make_steps(make)
         self.graphs = {}
 
@@ -173,23 +111,38 @@ class Block:
         one = (lambda tensor: tensor) if K > 1 else (lambda tensor: tensor.squeeze(-3))
         product = torch.bmm if K > 1 else torch.mm
         add_product = torch.Tensor.baddbmm_ if K > 1 else torch.Tensor.addmm_
-        needs_Z, make_activation = _ACTIVATIONS[trainer.activation]
+        needs_Z, make_activation = OPERATIONS[trainer.activation]
 
-        def make_units(n):
+        def make_units(n, **options):
             rows_first = K == 1 and trainer.use_threads and n >= WIDE * b
-            return one(make(K, b, n).mT if rows_first else make(K, n, b))
+            return one(make(K, b, n, **options).mT if rows_first else make(K, n, b, **options))
 
-        W = [one(layer) for layer in trainer.split(trainer.weights)]
+        weights, gradient, start, finish = trainer.weights, trainer.gradient, [], []
+        if trainer.precise_weights is not None:
+            weights, gradient = trainer.precise_weights, trainer.precise_gradient
+            start = [partial(weights.copy_, trainer.weights)]
+            finish = [partial(trainer.gradient.copy_, gradient)]
+        W = [one(layer) for layer in trainer.split(weights)]
         D = [make_units(n) for n in trainer.layer_sizes[1:-1]]
         D.append(one(make(K, trainer.layer_sizes[-1], b)))
         A, Z, apply_f, apply_derivative = [], [], [], []
-        for D_l, n in zip(D, trainer.layer_sizes[1:-1], strict=False):
+        for layer, (D_l, n) in enumerate(zip(D, trainer.layer_sizes[1:-1], strict=False)):
             A.append(make_units(n + 1))
-            values = A[-1][..., :-1, :]
+            drops = trainer.kind.dropout[layer]
+            # Derivatives are computed from the values before dropout.
+            values = torch.empty_like(D_l) if drops else A[-1][..., :-1, :]
             Z.append(torch.empty_like(D_l) if needs_Z else values)
-            operations = make_activation(Z[-1], values, D_l)
-            apply_f.append(operations[0])
-            apply_derivative.append(operations[1])
+            forward, backward = make_activation(Z[-1], values, D_l)
+            if drops:
+                mask = make_units(n)
+                forward = [
+                    *forward,
+                    *self._make_mask(layer, mask, make_units, one),
+                    partial(torch.mul, values, mask, out=A[-1][..., :-1, :]),
+                ]
+                backward = [partial(D_l.mul_, mask), *backward]
+            apply_f.append(forward)
+            apply_derivative.append(backward)
 
         forward = [*apply_f[0]] if A else []
         for W_l, A_l, Z_l, f in zip(W[1:-1], A, Z[1:], apply_f[1:], strict=False):
@@ -200,21 +153,26 @@ class Block:
         ):
             backward += _make_product(product, W_l[..., :-1].mT, D_l, D_below) + derivative
 
-        if trainer.gradient is None:
+        if gradient is None:
 
             def update(layer, A_below):
                 return partial(add_product, W[layer], D[layer], A_below, alpha=-1)
         else:
-            G = [one(layer) for layer in trainer.split(trainer.gradient)]
+            G = [one(layer) for layer in trainer.split(gradient)]
 
             def update(layer, A_below):
                 return partial(product, D[layer], A_below, out=G[layer])
 
         shared = [*backward, *(update(layer, A_l.mT) for layer, A_l in enumerate(A, start=1))]
-        finish = self._make_sgd()
+        take_keys = [[]] * self.n_batches
+        if any(trainer.kind.dropout):
+            take_keys = [[partial(self.row_keys_now.copy_, keys)] for keys in self.row_keys]
         steps = []
-        for X, X_T, T, Z_L, r in zip(
+        for take, X, X_T, T, Z_L, r, *step_size in zip(
+            take_keys,
             *(one(t).unbind() for t in (self.X, self.X.mT, self.T, self.Z, self.scaled_r)),
+            self.step_size.unbind(),
+            self.step_eps.unbind(),
             strict=True,
         ):
             products = [partial(product, W[0], X, out=Z[0] if A else Z_L), *forward]
@@ -225,42 +183,31 @@ class Block:
                 partial(D[-1].sub_, T),
                 partial(D[-1].mul_, r),
             ]
-            steps.append([*products, *loss, *shared, update(0, X_T), *finish])
+            step = [*start, *take, *products, *loss, *shared, update(0, X_T), *finish]
+            steps.append(step + make_update(trainer, *step_size))
         return steps
 
-    def _make_sgd(self):
-        """Make the operations that step from the gradient, on all weights at once."""
-        trainer = self.trainer
-        if trainer.gradient is None:
-            return []
-        has_momentum, has_nesterov, has_decay = trainer.kind
-        W, G, U, scratch = trainer.weights, trainer.gradient, trainer.velocity, trainer.scratch
-        given = trainer.hyperparameters
-        operations = []
-        if has_decay:
-            operations += [
-                partial(torch.mul, W, given["weight_decay"], out=scratch),
-                partial(G.add_, scratch),
-            ]
-        if has_momentum:
-            operations += [partial(U.mul_, given["momentum"]), partial(U.add_, G)]
-        if has_nesterov:
-            operations += [
-                partial(G.mul_, given["share_G"]),
-                partial(torch.mul, U, given["share_U"], out=scratch),
-                partial(G.add_, scratch),
-            ]
-        direction = U if has_momentum and not has_nesterov else G
-        return [
-            *operations,
-            partial(torch.mul, direction, given["lr"], out=scratch),
-            partial(W.sub_, scratch),
-        ]
+    def _make_mask(self, layer, mask, make_units, one):
+        """Make the operations that draw a mask for the batch whose keys are in `row_keys_now`."""
+        columns, n = self.trainer.columns, self.trainer.layer_sizes[layer + 1]
+        return make_mask(
+            one(self.row_keys_now),
+            self.unit_keys[layer][:, None],
+            one(columns["threshold", layer]),
+            one(columns["scale", layer]),
+            make_units(n, dtype=torch.int32),
+            make_units(n, dtype=torch.int32),
+            mask,
+        )
 
-    def train(self, X, y, order, weights):
+    def train(self, gather, y, order, weights, row_keys):
         """Gather the batches that `order` names, step through them, return their losses."""
         n_batches = order.shape[1] // self.batch_size
-        idle = self._gather(X, y, order, weights, n_batches)
+        idle = self._gather(gather, y, order, weights, n_batches)
+        if row_keys is not None:
+            self.row_keys[:n_batches].copy_(self._sort_by_batch(row_keys, n_batches))
+        if self.trainer.kind.optimizer != "sgd":
+            self._count_steps(n_batches, idle)
         if idle is None:
             self._run(n_batches)
         else:
@@ -270,28 +217,44 @@ class Block:
         losses = (log_P * self.T[:n_batches]).sum(dim=-2, keepdim=True) * self.r[:n_batches]
         return -losses.sum(dim=(-2, -1))
 
-    def _gather(self, X, y, order, weights, n_batches):
-        K = len(order)
-        shape = (K, n_batches, self.batch_size)
+    def _sort_by_batch(self, values, n_batches):
+        """View values of shape (K, n_rows) as (n_batches, K, 1, batch_size)."""
+        shape = (len(values), n_batches, 1, self.batch_size)
+        return values.reshape(shape).transpose(0, 1)
+
+    def _gather(self, gather, y, order, weights, n_batches):
         rows = self.gathered[: order.numel()]
-        torch.index_select(X, 0, order.reshape(-1), out=rows)
-        self.X[:n_batches, :, :-1].copy_(rows.view(*shape, -1).permute(1, 0, 3, 2))
-        targets = y[order].view(shape).transpose(0, 1).unsqueeze(-2)
+        gather(order.reshape(-1), rows)
+        rows = rows.view(len(order), n_batches, self.batch_size, -1)
+        self.X[:n_batches, :, :-1].copy_(rows.permute(1, 0, 3, 2))
+        targets = self._sort_by_batch(y[order], n_batches)
         self.T[:n_batches].zero_().scatter_(-2, targets, 1.0)
         idle = None
         r = self.r[:n_batches].fill_(1 / self.batch_size)
         if weights is not None:
-            r.copy_(weights.reshape(shape).transpose(0, 1).unsqueeze(-2))
+            r.copy_(self._sort_by_batch(weights, n_batches))
             total = r.sum(dim=-1, keepdim=True)
             # A batch without weight: 0 / 1 instead of 0 / 0.
             r.div_(torch.where(total > 0, total, 1.0))
             idle = total[:, :, 0, 0] == 0
         if self.trainer.gradient is None:
-            lr = self.trainer.hyperparameters["lr"][:, :, None]
+            lr = self.trainer.columns["lr"][:, :, None]
             torch.mul(r, lr, out=self.scaled_r[:n_batches])
         else:
             self.scaled_r[:n_batches].copy_(r)
         return idle if idle is not None and bool(idle.any()) else None
+
+    def _count_steps(self, n_batches, idle):
+        trainer = self.trainer
+        steps = torch.ones(n_batches, trainer.n_networks, device=self.Z.device)
+        if idle is not None:
+            steps[idle] = 0
+        n_steps = trainer.n_steps + steps.cumsum(0)
+        trainer.n_steps.copy_(n_steps[-1])
+        # An idle network's step is undone; it must be finite all the same.
+        sizes = compute_step_sizes(trainer.networks, n_steps.clamp_(min=1))
+        for memory, values in zip((self.step_size, self.step_eps), sizes, strict=True):
+            memory[:n_batches, :, 0].copy_(values)
 
     def _run(self, n_batches):
         if self.Z.is_cuda:
@@ -301,9 +264,7 @@ class Block:
 
     def _run_step(self, step, is_idle):
         """Run a step that leaves the networks without weight in this batch as they are."""
-        state = [self.trainer.weights]
-        if self.trainer.velocity is not None:
-            state.append(self.trainer.velocity)
+        state = [self.trainer.weights, *self.trainer.state.values()]
         before = [flat[is_idle] for flat in state]
         for operation in step:
             operation()

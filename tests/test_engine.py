@@ -1,4 +1,4 @@
-"""The fused trainer against torch's own autograd and SGD, in float64."""
+"""The fused trainer against torch's own autograd and optimisers, in float64."""
 
 import threading
 
@@ -12,6 +12,7 @@ from torch.nn.functional import nll_loss
 from skdisk import _engine, _steps
 from skdisk._engine import FusedTrainer
 from skdisk._module import ACTIVATIONS, MLP
+from skdisk._noise import hash_rows, make_batch_seeds
 
 
 def make_problem(seed, n_rows, n_features, n_classes):
@@ -42,21 +43,41 @@ def read(trainer, flat, modules):
     return parameters
 
 
-def train_by_autograd(module, X, y, orders, batch_size, weights=None, **sgd):
+TORCH = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def train_by_autograd(
+    module, X, y, orders, batch_size, weights=None, seeds=None, *, optimizer="sgd", **params
+):
     """Train in float64, the way of torch's tutorials; return the losses of all batches."""
     module.double()
-    optimizer = torch.optim.SGD(module.parameters(), **sgd)
-    X, losses = X.double(), []
-    for order in orders:
-        for rows in order.split(batch_size):
+    max_norm = params.pop("max_norm", None)
+    optimizer = TORCH[optimizer](module.parameters(), **params)
+    losses = []
+    for order, seed in zip(orders, seeds or [0] * len(orders), strict=True):
+        batches = order.split(batch_size)
+        for rows, batch_seed in zip(batches, make_batch_seeds(seed, len(batches)), strict=True):
             optimizer.zero_grad()
-            nll = nll_loss(module(X[rows]), y[rows], reduction="none")
+            module.dropout_seed = int(batch_seed)
+            nll = nll_loss(forward_in_double(module, X[rows]), y[rows], reduction="none")
             w = torch.ones(len(rows)) if weights is None else weights[rows]
             loss = (w.double() * nll).sum() / w.double().sum()
             loss.backward()
+            if max_norm is not None:
+                torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)
             optimizer.step()
             losses.append(loss.item())
     return losses
+
+
+def forward_in_double(module, X):
+    """Run a float64 module with the masks that its float32 rows have."""
+    masks = module._draw_masks(X)
+    module._draw_masks = lambda _: [mask if mask is None else mask.double() for mask in masks]
+    try:
+        return module(X.double())
+    finally:
+        del module._draw_masks
 
 
 networks = st.fixed_dictionaries(
@@ -67,15 +88,35 @@ networks = st.fixed_dictionaries(
         "n_classes": st.integers(1, 5),
     }
 )
-optimizers = st.one_of(
-    st.fixed_dictionaries({"weight_decay": st.sampled_from([0.0, 0.1])}),
+clipping = st.sampled_from([None, None, 0.1])
+decays = st.sampled_from([0.0, 0.1])
+sgd = st.one_of(
+    st.fixed_dictionaries({"weight_decay": decays}),
     st.fixed_dictionaries(
         {
             "momentum": st.sampled_from([0.5, 0.9]),
             "nesterov": st.booleans(),
-            "weight_decay": st.sampled_from([0.0, 0.1]),
+            "weight_decay": decays,
         }
     ),
+)
+adam = st.fixed_dictionaries(
+    {
+        "weight_decay": decays,
+        "betas": st.sampled_from([(0.9, 0.999), (0.5, 0.9)]),
+        # Where a gradient is all rounding error, Adam makes a whole step of it: not with this eps.
+        "eps": st.sampled_from([1e-2, 1e-3]),
+    }
+)
+
+
+def lists(networks):
+    return st.lists(networks, min_size=1, max_size=3)
+
+
+optimizers = st.one_of(
+    st.tuples(st.just("sgd"), lists(sgd)),
+    st.tuples(st.sampled_from(["adam", "adamw"]), lists(adam)),
 )
 drawn = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -83,32 +124,47 @@ drawn = settings(max_examples=60, deadline=None, derandomize=True)
 @drawn
 @given(
     networks,
-    st.lists(optimizers, min_size=1, max_size=3),
+    optimizers,
+    clipping,
+    st.sampled_from([0.0, 0.3, 0.8]),
     st.integers(1, 40),
     st.integers(1, 50),
     st.booleans(),
     st.integers(0, 99),
 )
 def test_weights_and_losses_are_those_of_autograd(
-    network, optimizers, batch_size, n_rows, weighted, seed
+    network, optimizers, max_norm, dropout, batch_size, n_rows, weighted, seed
 ):
+    optimizer, networks = optimizers
     X, y, generator = make_problem(seed, n_rows, network["n_features"], network["n_classes"])
     weights = 0.1 + torch.rand(n_rows, generator=generator) if weighted else None
-    modules = [MLP(**network, generator=generator) for _ in optimizers]
-    lrs = [0.05 / (1 + k) for k in range(len(optimizers))]
-    orders = [[torch.randperm(n_rows, generator=generator) for _ in range(3)] for _ in optimizers]
-    trainer = make_trainer(modules, batch_size)
-    defaults = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
-    trainer.set_hyperparameters(
-        lrs, *([{**defaults, **o}[name] for o in optimizers] for name in defaults)
-    )
-    losses = torch.cat(
-        [trainer.run_epoch(X, y, epoch, weights) for epoch in zip(*orders, strict=True)]
-    )
+    modules = [MLP(**network, dropout=dropout, generator=generator) for _ in networks]
+    networks = [{**own, "lr": 0.05 / (1 + k)} for k, own in enumerate(networks)]
+    if max_norm is not None:
+        networks[0]["max_norm"] = max_norm
+    orders = [[torch.randperm(n_rows, generator=generator) for _ in range(3)] for _ in networks]
+    seeds = [[100 * seed + 10 * k + epoch for epoch in range(3)] for k in range(len(networks))]
+    trainer = make_trainer(modules, batch_size, optimizer=optimizer)
+    trainer.set_hyperparameters(networks, dropout=modules[0].dropout)
+    losses = [
+        trainer.run_epoch(X, y, epoch, weights, row_keys=hash_rows(X), seeds=epoch_seeds)
+        for epoch, epoch_seeds in zip(
+            zip(*orders, strict=True), zip(*seeds, strict=True), strict=True
+        )
+    ]
+    losses = torch.cat(losses)
     trained = read(trainer, trainer.weights, modules)
     for k, module in enumerate(modules):
         expected = train_by_autograd(
-            module, X, y, orders[k], batch_size, weights, lr=lrs[k], **optimizers[k]
+            module,
+            X,
+            y,
+            orders[k],
+            batch_size,
+            weights,
+            seeds[k],
+            optimizer=optimizer,
+            **networks[k],
         )
         np.testing.assert_allclose(losses[:, k], expected, rtol=1e-4, atol=1e-6)
         for ours, theirs in zip(trained[k], module.parameters(), strict=True):
@@ -124,7 +180,7 @@ def test_gradients_are_those_of_autograd(network, n_rows, seed):
     # After the first step with momentum, the velocity is the gradient.
     trainer.set_hyperparameters(lr=0.1, momentum=0.9)
     trainer.run_epoch(X, y, [torch.arange(n_rows)])
-    [gradients] = read(trainer, trainer.velocity, [module])
+    [gradients] = read(trainer, trainer.state["momentum_buffer"], [module])
     module.double()
     nll_loss(module(X.double()), y).backward()
     for ours, p in zip(gradients, module.parameters(), strict=True):
@@ -135,10 +191,10 @@ def test_gradients_are_those_of_autograd(network, n_rows, seed):
 @pytest.mark.parametrize("n_networks", [1, 2])
 def test_large_batches_of_few_classes(n_networks, n_classes):
     X, y, generator = make_problem(0, 4096, 3, n_classes)
-    modules = [MLP(3, n_classes, (16, 16), "tanh", generator) for _ in range(n_networks)]
+    modules = [MLP(3, n_classes, (16, 16), "tanh", generator=generator) for _ in range(n_networks)]
     trainer = make_trainer(modules, 4096)
     assert modules[0].layer_sizes[1] * 4096 >= _steps.MANY_NUMBERS
-    trainer.set_hyperparameters(0.1)
+    trainer.set_hyperparameters(lr=0.1)
     trainer.run_epoch(X, y, [torch.arange(4096)] * n_networks)
     trained = read(trainer, trainer.weights, modules)
     for module, parameters in zip(modules, trained, strict=True):
@@ -151,10 +207,10 @@ def test_large_batches_of_few_classes(n_networks, n_classes):
 def test_wide_layers_and_small_batches(monkeypatch, activation):
     monkeypatch.setattr(_engine, "ONE_THREAD_OPERATIONS", 0)
     X, y, generator = make_problem(0, 40, 3, 2)
-    module = MLP(3, 2, (64, 10, 80), activation, generator)
+    module = MLP(3, 2, (64, 10, 80), activation, generator=generator)
     trainer = make_trainer([module], 8)
     assert module.layer_sizes[1] >= _steps.WIDE * 8
-    trainer.set_hyperparameters(0.1, 0.9)
+    trainer.set_hyperparameters(lr=0.1, momentum=0.9)
     trainer.run_epoch(X, y, [torch.arange(40)])
     [trained] = read(trainer, trainer.weights, [module])
     train_by_autograd(module, X, y, [torch.arange(40)], 8, lr=0.1, momentum=0.9)
@@ -166,15 +222,15 @@ def test_wide_layers_and_small_batches(monkeypatch, activation):
 @pytest.mark.parametrize("n_networks", [2, 5])
 def test_a_stack_gives_what_each_network_gives_alone(n_networks, momentum):
     X, y, generator = make_problem(0, 70, 3, 3)
-    modules = [MLP(3, 3, (8, 5), "tanh", generator) for _ in range(n_networks)]
+    modules = [MLP(3, 3, (8, 5), "tanh", generator=generator) for _ in range(n_networks)]
     # Folds of different length: some networks run out of rows before the others.
     orders = [torch.randperm(70, generator=generator)[: 70 - 11 * k] for k in range(n_networks)]
     lrs = [0.1 * (1 + k) for k in range(n_networks)]
     stack = make_trainer(modules, 16)
-    stack.set_hyperparameters(lrs, momentum, weight_decay=0.01)
+    stack.set_hyperparameters([{"lr": lr} for lr in lrs], momentum=momentum, weight_decay=0.01)
     alone = [make_trainer([module], 16) for module in modules]
     for trainer, lr in zip(alone, lrs, strict=True):
-        trainer.set_hyperparameters(lr, momentum, weight_decay=0.01)
+        trainer.set_hyperparameters(lr=lr, momentum=momentum, weight_decay=0.01)
     for _ in range(3):
         losses = stack.run_epoch(X, y, orders)
         for k, (trainer, order) in enumerate(zip(alone, orders, strict=True)):
@@ -197,7 +253,7 @@ def test_a_batch_without_weight_changes_nothing(kind, n_networks):
     results = []
     for order in (orders, [without] * n_networks):
         trainer = make_trainer(modules, 4)
-        trainer.set_hyperparameters(0.1, **kind)
+        trainer.set_hyperparameters(lr=0.1, **kind)
         trainer.run_epoch(X, y, orders)
         losses = trainer.run_epoch(X, y, order, weights)
         results.append((trainer.weights, losses[losses[:, 0] != 0]))
@@ -222,7 +278,7 @@ def test_unit_weights_give_bitwise_the_unweighted_training():
     trained = []
     for weights in (None, torch.ones(50)):
         trainer = make_trainer([module], 16)
-        trainer.set_hyperparameters(0.1)
+        trainer.set_hyperparameters(lr=0.1)
         trainer.run_epoch(X, y, [torch.arange(50)], weights)
         trained.append(trainer.weights)
     assert torch.equal(*trained)
@@ -237,7 +293,7 @@ def test_data_that_take_several_blocks(monkeypatch, n_rows):
     for block_numbers in (2**20, 3000, 1):
         monkeypatch.setattr(_engine, "BLOCK_NUMBERS", block_numbers)
         trainer = make_trainer([module], 16)
-        trainer.set_hyperparameters(0.1)
+        trainer.set_hyperparameters(lr=0.1)
         results.append((trainer.run_epoch(X, y, [order]), trainer.weights))
     for losses, weights in results[1:]:
         assert torch.equal(losses, results[0][0])
@@ -250,7 +306,7 @@ def test_hyperparameters_may_change_between_epochs():
     order = torch.arange(40)
     trainer = make_trainer([module], 16)
     for lr, momentum in ((0.1, 0.0), (0.01, 0.0), (0.1, 0.9), (0.02, 0.9)):
-        trainer.set_hyperparameters(lr, momentum)
+        trainer.set_hyperparameters(lr=lr, momentum=momentum)
         trainer.run_epoch(X, y, [order])
     module.double()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
@@ -311,7 +367,7 @@ def test_cuda_graphs_give_the_weights_of_the_cpu(n_networks, momentum):
         trainer = make_trainer(modules, 16, device=device)
         orders = [torch.arange(100, device=device)] * n_networks
         for epoch in range(4):
-            trainer.set_hyperparameters(0.1 / (1 + epoch), momentum)
+            trainer.set_hyperparameters(lr=0.1 / (1 + epoch), momentum=momentum)
             losses = trainer.run_epoch(X.to(device), y.to(device), orders)
         results.append((losses.cpu(), trainer.weights.cpu()))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)

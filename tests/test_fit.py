@@ -30,13 +30,23 @@ def test_defaults_are_the_recipe_of_the_lesson():
     expected = {
         "hidden_layer_sizes": (64, 64),
         "activation": "relu",
+        "dropout": 0.0,
         "lr": 1e-3,
         "momentum": 0.0,
         "nesterov": False,
         "weight_decay": 0.0,
+        "optimizer": "sgd",
+        "optimizer_params": None,
+        "lr_schedule": "constant",
+        "clip_grad_norm": None,
         "max_epochs": 300,
         "batch_size": 32,
         "shuffle": True,
+        "class_weight": None,
+        "early_stopping": False,
+        "validation_fraction": 0.1,
+        "n_iter_no_change": 10,
+        "tol": 1e-4,
         "callbacks": None,
         "fused": "auto",
         "warm_start": False,
@@ -199,11 +209,24 @@ def test_worker_processes_print_nothing(make_clf, disk, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_verbose_1_prints_the_table_of_skorch(make_clf, disk, capsys):
-    make_clf(verbose=1).fit(*disk)
+@pytest.mark.parametrize(
+    ("max_epochs", "printed"), [(3, [1, 2, 3]), (97, [1, *range(10, 97, 10), 97])]
+)
+def test_verbose_1_prints_about_ten_lines(make_clf, disk, capsys, max_epochs, printed):
+    make_clf(verbose=1, max_epochs=max_epochs).fit(*disk)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["epoch", "train_loss", "dur"]
-    assert len(lines) == 2 + 3
+    assert lines[0].split() == ["epoch", "lr", "train_loss", "dur"]
+    assert [int(line.split()[0]) for line in lines[2:]] == printed
+
+
+def test_verbose_2_shows_a_progress_bar_with_the_loss(make_clf, disk, capsys):
+    X, y = disk
+    clf = make_clf(verbose=2, max_epochs=4).fit(X, y, X_val=X[:9], y_val=y[:9])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "4/4" in err
+    assert f"train_loss={clf.loss_curve_[-1]:.3g}, valid_loss=" in err
+    assert pickle.loads(pickle.dumps(clf)).n_iter_ == 4
 
 
 def through_joblib(clf):

@@ -91,7 +91,7 @@ def test_callbacks_at_epoch_ends_see_the_same(
         for fused in (True, False)
     ]
     assert_same_training(*clfs, get_weights)
-    frames = [clf.history_.drop(columns="dur") for clf in clfs]
+    frames = [clf.history_.drop(columns="seconds") for clf in clfs]
     pd.testing.assert_frame_equal(*frames, atol=1e-4)
 
 
@@ -177,7 +177,7 @@ class OtherModule(nn.Module):
     ("params", "reason"),
     [
         ({"module": OtherModule}, "module is a OtherModule"),
-        ({"optimizer": torch.optim.Adam}, "optimizer is Adam"),
+        ({"optimizer": torch.optim.RMSprop}, "optimizer is RMSprop, not SGD, Adam or AdamW"),
         ({"optimizer__dampening": 0.1, "optimizer__momentum": 0.9}, "dampening"),
         ({"criterion": nn.CrossEntropyLoss}, "criterion is CrossEntropyLoss"),
         ({"criterion__reduction": "sum"}, "reduction other than the mean"),

@@ -12,8 +12,18 @@ import skdisk
 PACKAGE = Path(skdisk.__file__).parent
 # From the ground up: a file imports only from files above it.
 LAYERS = [
-    *("_compat", "_disk", "_device", "_module", "_steps", "_engine", "_batches", "_obstacles"),
-    *("_net", "_labels", "_classifier", "__init__", "__main__"),
+    *("_compat", "_disk", "_device", "_noise", "_module", "_activations", "_updates", "_steps"),
+    *(
+        "_engine",
+        "_prediction",
+        "_batches",
+        "_obstacles",
+        "_callbacks",
+        "_net",
+        "_labels",
+        "_data",
+    ),
+    *("_weights", "_optimizers", "_classifier", "__init__", "__main__"),
 ]
 FILES = sorted(PACKAGE.glob("*.py"))
 
@@ -55,6 +65,13 @@ def test_private_names_of_other_packages_are_in_compat_only(path):
         ("_disk", "torch"),
         ("_module", "sklearn"),
         ("_module", "skorch"),
+        ("_noise", "sklearn"),
+        ("_noise", "skorch"),
+        ("_activations", "sklearn"),
+        ("_activations", "skorch"),
+        ("_updates", "sklearn"),
+        ("_updates", "skorch"),
+        ("_prediction", "skorch"),
         ("_steps", "sklearn"),
         ("_steps", "skorch"),
         ("_engine", "sklearn"),

@@ -22,8 +22,9 @@ from skorch.dataset import Dataset, ValidSplit
 from torch import nn
 
 from skdisk import make_disk
-from skdisk._batches import PREDICTION_ROWS, TensorBatches
+from skdisk._batches import TensorBatches
 from skdisk._net import DiskNet
+from skdisk._prediction import ROWS_AT_ONCE
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_batches_without_targets_have_zeros_in_their_place():
 
 def test_prediction_in_chunks_is_that_of_the_module(make_clf, disk):
     clf = make_clf(hidden_layer_sizes=(8, 4)).fit(*disk)
-    X, _ = make_disk(PREDICTION_ROWS + 1, random_state=0)
+    X, _ = make_disk(ROWS_AT_ONCE + 1, random_state=0)
     with torch.no_grad():
         expected = clf.module_(torch.tensor(X, dtype=torch.float32))
     np.testing.assert_allclose(clf.predict_log_proba(X), expected, rtol=1e-4, atol=1e-6)

@@ -1,5 +1,6 @@
 """scikit-learn's own checks of an estimator: none fails, none is skipped."""
 
+import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdisk import MLPDiskClassifier
@@ -8,9 +9,22 @@ ESTIMATORS = [
     MLPDiskClassifier(),
     MLPDiskClassifier(fused=False),
     MLPDiskClassifier(hidden_layer_sizes=(), momentum=0.9),
+    MLPDiskClassifier(
+        dropout=0.2, optimizer="adamw", class_weight="balanced", early_stopping=True
+    ),
+    MLPDiskClassifier(
+        dropout=0.2,
+        optimizer="adamw",
+        class_weight="balanced",
+        early_stopping=True,
+        fused=False,
+        max_epochs=60,
+    ),
 ]
 
 
+# The checks look at the result; some of their data let the loss fall to the last epoch.
+@pytest.mark.filterwarnings("ignore:max_epochs=:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(ESTIMATORS)
 def test_scikit_learn_check_passes(estimator, check):
     check(estimator)
