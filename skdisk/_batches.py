@@ -107,7 +107,7 @@ class TensorBatches:
     Parameters
     ----------
     dataset : skorch.dataset.Dataset or torch.utils.data.Subset of one
-        Its `X` is an ndarray, tensor or CSR matrix of shape (n_samples, n_features), its `y` one of
+        Its `X` is an ndarray, tensor or CSR matrix of shape (n_samples, n_features), its `y` of
         shape (n_samples,) or None; it may have `weights`. They are moved to `device` once, here;
         sparse rows are made dense batch by batch.
     batch_size : int

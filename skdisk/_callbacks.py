@@ -103,28 +103,33 @@ class FitTasks(Callback):
 
     Parameters
     ----------
+    estimator : MLPDiskClassifier
+        Whose fit it is.
     context : sklearn.callback.CallbackContext
         Of the whole fit.
-    report : dict
-        `estimator`, `X`, `y` and `metadata`, as the callbacks get them.
+    given : dict
+        `X`, `y` and `metadata`, as the user passed them.
     make_attributes : callable
         Makes the fitted attributes of the estimator as it stands, from the net.
     """
 
-    def __init__(self, context, report, make_attributes):
+    def __init__(self, estimator, context, given, make_attributes):
+        self.estimator = estimator
         self.context = context
-        self.report = report
+        self.given = given
         self.make_attributes = make_attributes
 
     def on_epoch_begin(self, net, **kwargs):
         """Begin the task."""
         self.task_ = self.context.subcontext(task_name="epoch")
-        self.task_.call_on_fit_task_begin(**self.report)
+        self.task_.call_on_fit_task_begin(estimator=self.estimator, **self.given)
 
     def on_epoch_end(self, net, **kwargs):
         """End the task, and the training if a callback wishes so."""
         stop = self.task_.call_on_fit_task_end(
-            **self.report, reconstruction_attributes=lambda: self.make_attributes(net)
+            estimator=self.estimator,
+            **self.given,
+            reconstruction_attributes=lambda: self.make_attributes(net),
         )
         if stop:
             # skorch's way for callbacks to end the training.

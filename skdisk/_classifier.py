@@ -175,9 +175,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     Notes
     -----
     Input is converted to float32; sparse rows are made dense batch by batch. The loss of a batch
-    is `-sum_i w_i log softmax(z_i)[y_i] / sum_i w_i`, where `z_i` are the outputs of the last layer
-    for row `i`, `y_i` is the position of its label in `classes_`, and `w_i` is its weight: 1, times
-    `sample_weight`, times its class's weight. A batch whose weights are all 0 changes nothing.
+    is `-sum_i w_i log softmax(z_i)[y_i] / sum_i w_i`, where `z_i` are the outputs of the last
+    layer for row `i`, `y_i` is the position of its label in `classes_`, and `w_i` is its weight:
+    1, times `sample_weight`, times its class's weight. A batch whose weights are all 0 changes
+    nothing.
 
     Weights that are whole numbers are repetitions of rows, for dropout and for the rows that
     `early_stopping` holds out as well: both are drawn from the rows' values.
@@ -526,6 +527,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         # Everything is attached to a copy, which takes the place of this estimator at the end, so
         # that a fit that fails anywhere leaves no trace.
         trained = copy.copy(self)
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        given = {"X": X, "y": y, "metadata": metadata}
         X, y = check_rows(trained, X, y, reset=not resume)
         sample_weight = check_sample_weight(sample_weight, X)
         trained.classes_ = find_classes(y) if classes is None else classes
@@ -541,7 +544,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             trained.net_.schedule_start_ = len(trained.net_.history)
         n_epochs_before = trained.n_iter_
         try:
-            trained._train_net(train, validation, self.max_epochs if whole_fit else 1)
+            n_epochs = self.max_epochs if whole_fit else 1
+            trained._train_net(train, validation, n_epochs, given)
         except KeyboardInterrupt:
             if trained.n_iter_ > n_epochs_before:
                 self.__dict__ = trained.__dict__
@@ -568,30 +572,23 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return weigh(X, y, sample_weight), validation
 
     @with_callbacks
-    def _train_net(self, train, validation, n_epochs):
-        """Train the net, with scikit-learn's callbacks if there are any."""
+    def _train_net(self, train, validation, n_epochs, given):
+        """Train the net; tell the callbacks of scikit-learn, if there are any, of each epoch."""
         if not getattr(self, "_skl_callbacks", None):
             self._run_net(train, validation, n_epochs)
             return
         names = ("classes_", "n_features_in_", "feature_names_in_")
         fitted = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        metadata = {} if train.weights is None else {"sample_weight": train.weights.numpy()}
-        report = {
-            "estimator": self,
-            "X": train.X,
-            "y": self.classes_[train.y],
-            "metadata": metadata,
-        }
         context = self._init_callback_context(max_subtasks=n_epochs)
-        context.call_on_fit_task_begin(**report)
-        tasks = FitTasks(context, report, lambda net: {**fitted, "net_": copy.copy(net)})
+        context.call_on_fit_task_begin(estimator=self, **given)
+        tasks = FitTasks(self, context, given, lambda net: {**fitted, "net_": copy.copy(net)})
         self.net_.callbacks_.append(("fit_tasks", tasks.initialize()))
         try:
             self._run_net(train, validation, n_epochs)
         finally:
             # It holds the data.
             self.net_.callbacks_.pop()
-        context.call_on_fit_task_end(**report, reconstruction_attributes={})
+        context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
 
     def _run_net(self, train, validation, n_epochs):
         self.net_.partial_fit(
@@ -609,8 +606,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             what = "the weights are not finite" if np.isfinite(loss) else f"the {name} is {loss}"
             warnings.warn(
                 f"The training diverged in epoch {diverged['epoch']}: {what}, with lr={lr:g}. The "
-                f"network is that of the epoch before. Use a smaller lr or clip_grad_norm, and put "
-                "a StandardScaler before the classifier.",
+                "network is that of the epoch before. Use a smaller lr or clip_grad_norm, and "
+                "put a StandardScaler before the classifier.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -622,9 +619,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             and len(net.history) == net.first_epoch_ + self.max_epochs
         ):
             warnings.warn(
-                f"max_epochs={self.max_epochs} ended before the validation loss had not fallen for "
-                f"{self.n_iter_no_change} epochs. The best epoch is {self.best_epoch_}: try more "
-                "max_epochs or a larger lr.",
+                f"max_epochs={self.max_epochs} ended while the validation loss was still falling: "
+                f"its lowest is that of epoch {self.best_epoch_}. Try more max_epochs or a larger "
+                "lr.",
                 ConvergenceWarning,
                 stacklevel=4,
             )

@@ -17,21 +17,20 @@ import math
 
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochTimer, LRScheduler
+from skorch.callbacks import Callback, EpochTimer
 from skorch.dataset import unpack_data
 from skorch.history import History
 from skorch.utils import data_from_dataset, is_dataset
 from torch.func import functional_call
 from torch.nn.functional import nll_loss
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from ._batches import TensorBatches, WeightedDataset, as_rows
-from ._engine import FusedTrainer
+from ._fused import make_trainer, run_fused_epoch
 from ._module import MLP
 from ._noise import make_epoch_seed
-from ._obstacles import FUSED_OPTIMIZERS, find_obstacle, find_passing_obstacle
+from ._obstacles import find_obstacle, find_passing_obstacle
 from ._prediction import FEW_ROWS, ROWS_AT_ONCE, iterate_log_proba
-
+from ._schedules import compute_learning_rates
 
 # What lives only during a training.
 TRAINING = (
@@ -42,32 +41,6 @@ TRAINING = (
 
 class DivergenceError(KeyboardInterrupt):
     """A loss or a weight was not finite; a KeyboardInterrupt, by which skorch ends a training."""
-
-
-def compute_learning_rates(schedule, lr, n_epochs):
-    """Compute the learning rate of each epoch by torch's own schedulers.
-
-    Parameters
-    ----------
-    schedule : {"constant", "cosine", "one_cycle"}
-        Constant, `CosineAnnealingLR` down to 0, or `OneCycleLR` with `lr` at its peak.
-    lr : float
-        The learning rate.
-    n_epochs : int
-        The length of the schedule.
-
-    Returns
-    -------
-    lrs : list of float
-        One for each epoch.
-    """
-    if schedule == "constant":
-        return [lr]
-    if schedule == "cosine":
-        scheduler = LRScheduler(CosineAnnealingLR, T_max=n_epochs)
-    else:
-        scheduler = LRScheduler(OneCycleLR, max_lr=lr, total_steps=n_epochs, cycle_momentum=False)
-    return scheduler.simulate(n_epochs, lr).tolist()
 
 
 def _average(values, weights):
@@ -318,7 +291,9 @@ class DiskNet(NeuralNetClassifier):
         else:
             self.n_right_ = 0.0
         if training and self.fused_reason_ is None:
-            losses, sizes = self._run_fused_epoch(iterator), iterator.sizes
+            if self.trainer_ is None:
+                self.trainer_ = make_trainer(self, self.precise_)
+            losses, sizes = run_fused_epoch(self, self.trainer_, iterator), iterator.sizes
         elif self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end"):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             rows = [row for row in self.history[-1]["batches"] if f"{prefix}_loss" in row]
@@ -351,58 +326,6 @@ class DiskNet(NeuralNetClassifier):
         lowest = self.lowest_losses_.get(name, math.inf)
         self.history.record(f"{name}_best", loss < lowest)
         self.lowest_losses_[name] = min(loss, lowest)
-
-    def _run_fused_epoch(self, batches):
-        """Train for an epoch with the fused trainer; return the batches' losses.
-
-        Weights and the optimiser's state go in and out every epoch, which costs a hundredth of
-        the smallest epochs: between epochs, all is where skorch, callbacks and torch look for it.
-        """
-        if self.trainer_ is None:
-            self.trainer_ = FusedTrainer(
-                self.module_.layer_sizes,
-                self.module_.activation,
-                self.batch_size,
-                optimizer=FUSED_OPTIMIZERS[type(self.optimizer_)],
-                precise=self._is_precise(batches),
-                device=self.device,
-            )
-            # Without gradients it only tells torch's schedulers that the optimiser is in use.
-            self.optimizer_.zero_grad()
-            self.optimizer_.step()
-        trainer, parameters = self.trainer_, self.parameters_
-        [group] = self.optimizer_.param_groups
-        names = ("lr", "momentum", "nesterov", "weight_decay", "betas", "eps")
-        trainer.set_hyperparameters(
-            **{name: group[name] for name in names if name in group},
-            max_norm=math.inf if self.clip_grad_norm is None else self.clip_grad_norm,
-            dropout=self.module_.dropout,
-        )
-        trainer.load(trainer.weights, parameters)
-        states = [self.optimizer_.state[p] for p in parameters]
-        for name in trainer.kind.state:
-            for p, state in zip(parameters, states, strict=True):
-                if state.get(name) is None:
-                    state[name] = torch.zeros_like(p)
-            trainer.load(trainer.state[name], [state[name] for state in states])
-        trainer.n_steps.fill_(float(states[0].get("step", 0)))
-        X = batches.X if isinstance(batches.X, torch.Tensor) else batches.X.gather
-        order = batches.draw_order()
-        losses = trainer.run_epoch(
-            X,
-            batches.y,
-            [order],
-            batches.weights,
-            row_keys=None if batches.seed is None else batches.row_keys,
-            seeds=[batches.seed],
-        )
-        trainer.store(trainer.weights, parameters)
-        for name in trainer.kind.state:
-            trainer.store(trainer.state[name], [state[name] for state in states])
-        if trainer.optimizer != "sgd":
-            for state in states:
-                state["step"] = torch.tensor(float(trainer.n_steps))
-        return losses[:, 0].tolist()
 
     def _check_fused(self):
         """Find out whether the fused trainer can take the coming epoch.
@@ -482,6 +405,8 @@ class DiskNet(NeuralNetClassifier):
             # A kept exception would keep the data of the frames in its traceback.
             interrupt = self.interrupt_
             self.interrupt_ = None
+            # For those who call the module themselves.
+            self._set_training(False)
             for name in TRAINING:
                 setattr(self, name, None)
         if interrupt is not None:
@@ -489,7 +414,7 @@ class DiskNet(NeuralNetClassifier):
         return self
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        """Train; on Ctrl-C, divergence or a stop within an epoch, go back to the last whole one."""
+        """Train; on Ctrl-C, divergence or a stop in an epoch, go back to the last whole one."""
         try:
             super().fit_loop(X, y, epochs, **fit_params)
         except KeyboardInterrupt as interrupt:

@@ -18,16 +18,18 @@ is its gradient. Features first, because then f works on contiguous memory, and 
 products with the few rows of the last layer take a third of the time they take rows first.
 
 The loss is the weighted mean of the negative log-likelihood, L = - sum_j r_j log P_{y_j, j}.
-With dropout, the values of layer l are multiplied by a mask M_l of 0 and 1 / (1 - p),
-A_l = [f(Z_l) * M_l; 1], and D_{l-1} below gets the factor M_{l-1} as well. With D_l = dL / dZ_l, of shape (n_l, b), the chain rule gives
+With dropout, the values of layer l are multiplied by a mask M_l of 0 and 1 / (1 - p), A_l becomes
+[f(Z_l) * M_l; 1], and D_l below has the factor M_l as well.
+
+With D_l = dL / dZ_l, of shape (n_l, b), the chain rule gives
 
     D_L     = (P - T) * r                           as d(-log P_y) / dZ_i = P_i - T_i
     D_{l-1} = (V_l^T D_l) * f'(Z_{l-1})             V_l is W_l without its bias column
     dL/dW_l = D_l A_{l-1}^T                         (n_l, n_{l-1} + 1), bias included
 
-and the step from dL/dW to new weights is the business of `_updates.py`, in which plain SGD has no
-part: there no gradient is stored, W_l <- W_l - (lr D_l) A_{l-1}^T is one product
-that adds to W_l, and lr is multiplied into r.
+and the way from dL/dW to new weights is the business of `_updates.py`. Plain SGD does not take it:
+no gradient is stored, W_l <- W_l - (lr D_l) A_{l-1}^T is one product that adds to W_l, and lr is
+multiplied into r.
 
 In float64, where that is asked for, are all of these but the weights themselves and the step.
 
@@ -42,7 +44,7 @@ from functools import partial
 import torch
 
 from ._activations import OPERATIONS
-from ._noise import draw_row_keys, make_mask, make_unit_keys
+from ._noise import make_mask, make_unit_keys
 from ._updates import compute_step_sizes, make_update
 
 # The BLAS takes the product with D_L, of as few rows as there are classes, for one of large

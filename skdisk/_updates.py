@@ -1,18 +1,18 @@
 """The way from gradients to new weights: torch's SGD, Adam and AdamW, for K networks at once.
 
-torch only. With G = dL/dW, of shape (K, P) for K networks of P weights, each its own learning rate,
-decay d and so on, and all products taken number by number:
+torch only. With G = dL/dW, of shape (K, P) for K networks of P weights, each with a learning rate,
+decay d and so on of its own, and all products taken number by number:
 
-    clipping   G <- G min(1, c / (|G| + 1e-6))      |G| is the Euclidean norm of a network's gradient
-    SGD        G <- G + d W;  U <- m U + G;  W <- W - lr U      (Nesterov: W <- W - lr (G + m U))
+    clipping   G <- G min(1, c / (|G| + 1e-6))     |G|: Euclidean norm of a network's gradient
+    SGD        G <- G + d W;  U <- m U + G;  W <- W - lr U     (Nesterov: W <- W - lr (G + m U))
     Adam       G <- G + d W, then the rest of AdamW
     AdamW      W <- (1 - lr d) W
                M <- b1 M + (1 - b1) G;  V <- b2 V + (1 - b2) G^2
                W <- W - lr / (1 - b1^t) M / (sqrt(V / (1 - b2^t)) + eps)
 
-as torch.nn.utils.clip_grad_norm_ and torch.optim compute them; t counts a network's steps. The last
-line is computed as W - s_t M / (sqrt(V) + e_t), where s_t = lr sqrt(1 - b2^t) / (1 - b1^t) and
-e_t = eps sqrt(1 - b2^t) come from a table with a row for every step.
+as torch.nn.utils.clip_grad_norm_ and torch.optim compute them; t counts a network's steps. The
+last line is computed as W - s_t M / (sqrt(V) + e_t), where s_t = lr sqrt(1 - b2^t) / (1 - b1^t)
+and e_t = eps sqrt(1 - b2^t) come from a table with a row for every step.
 """
 
 from functools import partial

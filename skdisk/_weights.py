@@ -135,7 +135,7 @@ def multiply_weights(sample_weight, class_weights, y):
     if class_weights is not None:
         sample_weight = class_weights[y] * (1 if sample_weight is None else sample_weight)
     weights = None if sample_weight is None else _drop_equal(sample_weight)
-    return None if weights is None else torch.as_tensor(weights)
+    return None if weights is None else torch.tensor(weights)
 
 
 def hold_out(X, y, sample_weight, fraction, seed, classes):
@@ -191,8 +191,8 @@ def hold_out(X, y, sample_weight, fraction, seed, classes):
     if too_few:
         label, n = next(iter(too_few.items()))
         raise ValueError(
-            "early_stopping=True holds rows of every class out of the training, so that each class "
-            f"needs at least 2. The class {label!r} has {n} sample"
+            "early_stopping=True holds rows of every class out of the training, so that each "
+            f"class needs at least 2. The class {label!r} has {n} sample"
             + (f", and so have {len(too_few) - 1} others" if len(too_few) > 1 else "")
             + ". Pass validation data as X_val and y_val, or use early_stopping=False."
         )

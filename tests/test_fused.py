@@ -36,6 +36,41 @@ SETTINGS = {
     "nesterov": {"momentum": 0.9, "nesterov": True},
     "weight decay": {"weight_decay": 0.1},
     "all of them": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+    "adam": {"optimizer": "adam", "lr": 0.01},
+    "adam with decay": {"optimizer": "adam", "lr": 0.01, "weight_decay": 0.1},
+    "adamw": {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1},
+    "betas and eps": {
+        "optimizer": "adamw",
+        "lr": 0.01,
+        "optimizer_params": {"betas": (0.5, 0.9), "eps": 1e-4},
+    },
+    "clipping": {"clip_grad_norm": 0.05},
+    "clipping adam": {"clip_grad_norm": 0.05, "optimizer": "adam", "lr": 0.01},
+    "dropout": {"dropout": 0.3},
+    "dropout by layer": {
+        "hidden_layer_sizes": (9, 5, 3),
+        "dropout": (0.5, 0.0, 0.2),
+        "activation": "tanh",
+        "optimizer": "adam",
+        "lr": 0.01,
+    },
+    "cosine": {"lr_schedule": "cosine", "momentum": 0.9},
+    "one cycle": {"lr_schedule": "one_cycle", "optimizer": "adam"},
+    "class weights": {"class_weight": {0: 3.0}},
+    "balanced": {"class_weight": "balanced", "momentum": 0.9},
+    "a class without weight": {"class_weight": {0: 1.0, 1: 0.0, 2: 0.0, 3: 0.0}, "batch_size": 3},
+    "early stopping": {"early_stopping": True, "n_iter_no_change": 2, "tol": 0.01},
+    "everything": {
+        "dropout": 0.2,
+        "optimizer": "adamw",
+        "lr": 0.01,
+        "weight_decay": 0.1,
+        "lr_schedule": "one_cycle",
+        "clip_grad_norm": 0.5,
+        "class_weight": "balanced",
+        "early_stopping": True,
+        "n_iter_no_change": 2,
+    },
 }
 
 
@@ -55,17 +90,38 @@ def assert_same_training(fused, plain, get_weights):
             assert {k: type(v) for k, v in row.items()} == {
                 k: type(v) for k, v in expected_row.items()
             }
-            assert row["train_batch_size"] == expected_row["train_batch_size"]
-            assert row["train_loss"] == pytest.approx(expected_row["train_loss"], abs=1e-4)
+            assert row == pytest.approx(expected_row, abs=1e-4)
 
 
 @pytest.mark.parametrize("params", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("n_classes", [1, 2, 4])
+@pytest.mark.filterwarnings("ignore:max_epochs=5 ended")
 def test_both_ways_give_the_same(make_clf, get_weights, disk, params, n_classes):
     X, _ = disk
     y = (np.arange(len(X)) * 7 % 5) % n_classes
+    if isinstance(params.get("class_weight"), dict):
+        weights = params["class_weight"]
+        params = params | {"class_weight": {c: weights.get(c, 1.0) for c in range(n_classes)}}
     clfs = [
         make_clf(**{"max_epochs": 5, "fused": fused} | params).fit(X, y) for fused in (True, False)
+    ]
+    assert_same_training(*clfs, get_weights)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("batch_size", [7, 32, 500])
+def test_both_ways_give_the_same_with_weights_of_rows(
+    make_clf, get_weights, disk, optimizer, batch_size
+):
+    X, y = disk
+    weights = np.random.RandomState(0).exponential(size=len(X))
+    weights[10:60] = 0
+    params = {"max_epochs": 5, "batch_size": batch_size, "shuffle": False, "optimizer": optimizer}
+    clfs = [
+        make_clf(lr=0.01, fused=fused, **params).fit(
+            X, y, weights, X_val=X[::5], y_val=y[::5]
+        )
+        for fused in (True, False)
     ]
     assert_same_training(*clfs, get_weights)
 

@@ -1,0 +1,340 @@
+"""Dropout, optimisers, schedules, clipping; divergence and data of very different scales."""
+
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochScoring,
+    GradientNormClipping,
+    LRScheduler,
+)
+from torch import nn
+from torch.nn.functional import nll_loss
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+
+from skdisk import make_disk
+from skdisk._module import MLP
+from skdisk._noise import draw_row_keys, hash_rows, make_mask, make_threshold, make_unit_keys
+
+TRAINERS = pytest.mark.parametrize("fused", [True, False])
+
+
+def draw_masks(p, n_steps, n_rows=40, n_units=50):
+    """Draw the masks of some steps: an array of shape (n_steps, n_rows, n_units)."""
+    keys = hash_rows(torch.randn(n_rows, 3, generator=torch.Generator().manual_seed(0)))
+    [units] = make_unit_keys([n_units])
+    threshold = torch.tensor(make_threshold(p), dtype=torch.int32)
+    masks = []
+    for step in range(n_steps):
+        row_keys = draw_row_keys(keys, step)[:, None]
+        bits, shifted = row_keys.new_empty(2, n_rows, n_units)
+        mask = torch.empty(n_rows, n_units)
+        for operation in make_mask(row_keys, units, threshold, 1.0, bits, shifted, mask):
+            operation()
+        masks.append(mask)
+    return torch.stack(masks).numpy()
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
+def test_masks_look_random_along_every_axis(p):
+    masks = (draw_masks(p, 500) - (1 - p)) / np.sqrt(p * (1 - p))
+    n = masks.size
+    # In units of the standard error of independent draws.
+    assert abs(masks.mean()) * np.sqrt(n) < 4
+    for axis in range(3):
+        others = tuple({0, 1, 2} - {axis})
+        means = masks.mean(axis=others) * np.sqrt(n / masks.shape[axis])
+        assert 0.7 < means.std() < 1.3
+        flat = np.moveaxis(masks, axis, 0).reshape(masks.shape[axis], -1)
+        correlations = flat @ flat.T / np.sqrt(flat.shape[1])
+        correlations = correlations[np.triu_indices(len(flat), 1)]
+        assert 0.9 < correlations.std() < 1.1
+        assert abs(correlations).max() < 6
+
+
+def test_hashes_of_rows_depend_on_values_and_columns_only():
+    X = np.array([[1, 2, 0], [2, 1, 0], [1, 2, 0], [0, 0, 0], [-0.0, 0, 0]], np.float32)
+    keys = hash_rows(X).tolist()
+    assert keys[0] == keys[2]
+    assert keys[3] == keys[4]
+    assert len(set(keys)) == 3
+    for container in (sparse.csr_array, sparse.csr_matrix):
+        assert hash_rows(container(X)).tolist() == keys
+    assert hash_rows(torch.tensor(X)).tolist() == keys
+    many = np.random.RandomState(0).randint(0, 50, size=(9000, 3)).astype(np.float32)
+    assert len(set(hash_rows(many).tolist())) == len(np.unique(many, axis=0))
+
+
+def test_dropout_keeps_the_mean_and_ends_with_the_training():
+    X = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    module = MLP(2, 2, (500,), "identity", dropout=0.4)
+    module.eval()
+    expected = module.layers[2](module.layers[1](module.layers[0](X)))
+    assert torch.equal(module(X), torch.log_softmax(expected, dim=1))
+    module.train()
+    masks = [module._draw_masks(X)[0] for _ in range(20)]
+    assert masks[0].unique().tolist() == pytest.approx([0.0, 1 / 0.6])
+    mean = torch.stack([module.layers[2](module.layers[0](X) * m) for m in masks]).mean(dim=0)
+    assert (mean - expected).mean().abs() < 0.01
+
+
+def test_dropout_by_layer(make_clf, disk):
+    clf = make_clf(hidden_layer_sizes=(8, 4), dropout=[0.0, 0.5]).fit(*disk)
+    assert clf.fused_
+    assert clf.module_.dropout == (0.0, 0.5)
+    assert not clf.module_.training
+
+
+def test_dropout_regularises(make_clf):
+    rng = np.random.RandomState(0)
+    X, y = rng.randn(100, 5), rng.randint(2, size=100)
+    params = {"hidden_layer_sizes": 100, "optimizer": "adam", "lr": 0.01, "max_epochs": 100}
+    plain, dropped = (make_clf(dropout=p, **params).fit(X, y).score(X, y) for p in (0.0, 0.8))
+    assert plain > dropped + 0.1
+
+
+@TRAINERS
+@pytest.mark.parametrize(
+    ("lr_schedule", "make_scheduler"),
+    [
+        ("cosine", lambda opt, n: CosineAnnealingLR(opt, T_max=n)),
+        (
+            "one_cycle",
+            lambda opt, n: OneCycleLR(opt, max_lr=0.1, total_steps=n, cycle_momentum=False),
+        ),
+    ],
+    ids=["cosine", "one_cycle"],
+)
+@pytest.mark.parametrize("n_epochs", [1, 2, 7])
+def test_schedules_are_those_of_torch(
+    make_clf, disk, fused, lr_schedule, make_scheduler, n_epochs
+):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = make_scheduler(optimizer, n_epochs)
+    expected = []
+    for _ in range(n_epochs):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    clf = make_clf(lr=0.1, lr_schedule=lr_schedule, max_epochs=n_epochs, fused=fused).fit(*disk)
+    assert clf.history_["lr"].tolist() == pytest.approx(expected)
+
+
+def test_a_schedule_is_followed_by_partial_fit_and_begun_anew_by_a_warm_start(make_clf, disk):
+    clf = make_clf(lr_schedule="cosine", max_epochs=4)
+    for _ in range(6):
+        clf.partial_fit(*disk, classes=[0, 1])
+    lrs = make_clf(lr_schedule="cosine", max_epochs=4).fit(*disk).history_["lr"].tolist()
+    assert clf.history_["lr"].tolist() == [*lrs, lrs[-1], lrs[-1]]
+    clf = make_clf(lr_schedule="cosine", max_epochs=4, warm_start=True).fit(*disk).fit(*disk)
+    assert clf.history_["lr"].tolist() == lrs * 2
+
+
+def test_a_scheduler_of_skorch_may_be_the_schedule(make_clf, get_weights, disk):
+    scheduler = LRScheduler("StepLR", step_size=2, gamma=0.1)
+    clf = make_clf(lr_schedule=scheduler, max_epochs=5).fit(*disk)
+    assert clf.fused_
+    assert clf.history_["lr"].tolist() == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+    expected = make_clf(callbacks=[scheduler], max_epochs=5).fit(*disk)
+    assert all(map(np.array_equal, get_weights(clf), get_weights(expected)))
+
+
+@pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "NAdam", "Rprop", "LBFGS", "SGD", "AdamW"])
+def test_any_optimiser_of_torch(make_clf, disk, name):
+    cls = getattr(torch.optim, name)
+    clf = make_clf(optimizer=cls, lr=0.01, max_epochs=10, batch_size=200).fit(*disk)
+    assert type(clf.net_.optimizer_) is cls
+    assert clf.fused_ == (name in ("SGD", "AdamW"))
+    assert clf.loss_curve_[-1] < clf.loss_curve_[0]
+    assert clf.net_.optimizer_.param_groups[0].get("weight_decay", 0) == 0
+
+
+def test_other_arguments_reach_the_optimiser(make_clf, disk):
+    clf = make_clf(optimizer="adam", optimizer_params={"betas": (0.5, 0.9), "eps": 1e-3})
+    [group] = clf.fit(*disk).net_.optimizer_.param_groups
+    assert (group["betas"], group["eps"]) == ((0.5, 0.9), 1e-3)
+    clf = make_clf(optimizer="adam", optimizer_params={"amsgrad": True}).fit(*disk)
+    assert clf.fused_reason_ == "the optimizer has the option amsgrad"
+
+
+BAD_OPTIONS = [
+    ({"optimizer": "sdg"}, "optimizer must be one of 'sgd', 'adam', 'adamw' or a class"),
+    ({"optimizer": dict}, "optimizer must be .* Got <class 'dict'>"),
+    ({"optimizer": 3}, "The 'optimizer' parameter .* Got 3"),
+    ({"optimizer": "adam", "momentum": 0.9}, "momentum=0.9 has no meaning for Adam, .*betas"),
+    ({"optimizer": "adamw", "momentum": 0.9, "nesterov": True}, "momentum=0.9 has no meaning"),
+    ({"optimizer": torch.optim.LBFGS, "weight_decay": 0.1}, "weight_decay=0.1 has no meaning for"),
+    ({"optimizer_params": {"betas": (0, 0)}}, "SGD has no argument 'betas', .* It has: lr, mom"),
+    ({"optimizer_params": {"lr": 0.1}}, "lr is a parameter of the classifier itself"),
+    ({"optimizer_params": {"momentum": 0.1}}, "momentum is a parameter of the classifier itself"),
+    ({"optimizer_params": [1]}, "The 'optimizer_params' parameter .* Got"),
+    ({"lr_schedule": "linear"}, "The 'lr_schedule' parameter .* Got 'linear'"),
+    ({"clip_grad_norm": 0}, "The 'clip_grad_norm' parameter .* Got 0"),
+    ({"dropout": 1.0}, "The 'dropout' parameter .* Got 1.0"),
+    ({"dropout": -0.1}, "The 'dropout' parameter .* Got -0.1"),
+    ({"dropout": [0.1, 0.2]}, r"one for each of the 1 hidden layers. Got \[0.1, 0.2\]"),
+    ({"dropout": [1.5]}, r"dropout must be a probability .* Got \[1.5\]"),
+    ({"dropout": ["a"]}, r"dropout must be a probability .* Got \['a'\]"),
+]
+
+
+@pytest.mark.parametrize(("params", "match"), BAD_OPTIONS, ids=str)
+def test_bad_options_are_refused(make_clf, disk, params, match):
+    clf = make_clf(**params)
+    before = vars(clf).copy()
+    with pytest.raises((ValueError, TypeError), match=match):
+        clf.fit(*disk)
+    assert vars(clf) == before
+
+
+@TRAINERS
+def test_clipping_is_that_of_torch(make_clf, get_weights, disk, fused):
+    X, y = (torch.tensor(a) for a in disk)
+    start = make_clf(lr=1e-30, max_epochs=1).fit(*disk)
+    module = start.module_.double()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    for _ in range(3):
+        for rows, labels in zip(X.split(32), y.split(32), strict=True):
+            optimizer.zero_grad()
+            nll_loss(module(rows), labels).backward()
+            norm = nn.utils.clip_grad_norm_(module.parameters(), 0.02)
+            assert norm > 0.02
+            optimizer.step()
+    clf = make_clf(lr=0.5, clip_grad_norm=0.02, shuffle=False, fused=fused).fit(*disk)
+    for ours, theirs in zip(get_weights(clf), module.parameters(), strict=True):
+        np.testing.assert_allclose(ours, theirs.detach(), atol=1e-5)
+    skorch = make_clf(lr=0.5, callbacks=[GradientNormClipping(0.02)], shuffle=False).fit(*disk)
+    for ours, theirs in zip(get_weights(clf), get_weights(skorch), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_partial_fit_and_warm_start_keep_the_state_of_adam(make_clf, get_weights, disk, optimizer):
+    params = {"optimizer": optimizer, "dropout": 0.2, "lr": 0.01}
+    whole = make_clf(max_epochs=4, **params).fit(*disk)
+    clf = make_clf(**params)
+    for fused in (True, False, True, True):
+        clf.set_params(fused=fused).partial_fit(*disk, classes=[0, 1])
+    for ours, theirs in zip(get_weights(clf), get_weights(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    warm = make_clf(max_epochs=2, warm_start=True, **params).fit(*disk).fit(*disk)
+    assert all(map(np.array_equal, get_weights(warm), get_weights(whole)))
+
+
+@TRAINERS
+@pytest.mark.parametrize("n_finite", [0, 2])
+def test_divergence_ends_the_fit_at_the_last_finite_epoch(
+    make_clf, get_weights, disk, fused, n_finite
+):
+    class Explode(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            if len(net.history) > n_finite:
+                net.optimizer_.param_groups[0]["lr"] = 1e38
+
+    clf = make_clf(fused=fused, max_epochs=10, momentum=0.9, callbacks=[Explode()])
+    match = rf"diverged in epoch {n_finite + 1}: the .* with lr=.*clip_grad_norm.*StandardScaler"
+    with pytest.warns(ConvergenceWarning, match=match):
+        clf.fit(*disk)
+    assert clf.n_iter_ == len(clf.loss_curve_) == len(clf.history_) == n_finite
+    assert np.isfinite(clf.predict_proba(disk[0])).all()
+    if n_finite:
+        whole = make_clf(fused=fused, max_epochs=n_finite, momentum=0.9).fit(*disk)
+        assert all(map(np.array_equal, get_weights(clf), get_weights(whole)))
+    else:
+        assert clf.best_loss_ is clf.best_epoch_ is None
+
+
+@TRAINERS
+def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_divergence(make_clf, disk, fused):
+    clf = make_clf(lr=3e38, weight_decay=3e38, batch_size=200, fused=fused, max_epochs=1)
+    with pytest.warns(ConvergenceWarning, match="in epoch 1: the weights are not finite"):
+        clf.fit(*disk)
+    assert np.isfinite(clf.predict_proba(disk[0])).all()
+
+
+def test_divergence_with_early_stopping_keeps_the_best_epoch(make_clf, get_weights, disk):
+    class Explode(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            if len(net.history) > 3:
+                net.optimizer_.param_groups[0]["lr"] = 1e38
+
+    clf = make_clf(early_stopping=True, max_epochs=10, callbacks=[Explode()])
+    with pytest.warns(ConvergenceWarning, match="diverged in epoch 4"):
+        clf.fit(*disk)
+    assert clf.best_epoch_ == 1 + np.argmin(clf.validation_loss_curve_)
+
+
+def test_a_candidate_that_diverges_scores_low_in_a_search(make_clf, disk):
+    search = GridSearchCV(
+        make_clf(max_epochs=30, momentum=0.9), {"lr": [0.1, 1e30]}, cv=2, error_score="raise"
+    )
+    with pytest.warns(ConvergenceWarning, match="diverged in epoch 1: .* lr=1e.30"):
+        search.fit(*disk)
+    assert search.best_params_ == {"lr": 0.1}
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array, sparse.csc_matrix])
+def test_features_of_very_different_scales_get_a_warning(make_clf, disk, convert):
+    X = np.c_[disk[0], 1e4 * disk[0][:, 0]]
+    match = r"standard deviations range from 0\.\d+ to 5.*StandardScaler\(\), MLPDiskClassifier"
+    with pytest.warns(UserWarning, match=match) as caught:
+        make_clf(lr=1e-12, max_epochs=20).fit(convert(X), disk[1])
+    assert len([w for w in caught if "different scales" in str(w.message)]) == 1
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match=match):
+        clf = make_clf(lr=1e-12).partial_fit(convert(X), disk[1], classes=[0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.partial_fit(convert(X), disk[1])
+        make_pipeline(StandardScaler(), make_clf()).fit(X, disk[1])
+        make_clf(lr=1e-12).fit(np.c_[disk[0], np.full(200, 1e9)], disk[1])
+
+
+def test_the_validation_metric_may_be_another_one(make_clf):
+    X, y = make_disk(300, flip_y=0.2, random_state=0)
+    callbacks = [
+        EpochScoring("roc_auc", lower_is_better=False, name="valid_auc"),
+        EarlyStopping("valid_auc", lower_is_better=False, patience=5, load_best=True),
+    ]
+    clf = make_clf(hidden_layer_sizes=64, optimizer="adam", lr=0.02, max_epochs=200)
+    clf.set_params(callbacks=callbacks).fit(X[:200], y[:200], X_val=X[200:], y_val=y[200:])
+    assert clf.n_iter_ < 200
+    assert clf.history_["valid_auc"].between(0.5, 1).all()
+
+
+def test_reduced_precision_by_a_callback(make_clf, get_weights, disk):
+    class Autocast(Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.context_ = torch.autocast("cpu", torch.bfloat16)
+            self.context_.__enter__()
+
+        def on_train_end(self, net, **kwargs):
+            self.context_.__exit__(None, None, None)
+
+        def on_batch_end(self, net, training, y_pred, **kwargs):
+            self.dtype_ = net.module_.layers[0](torch.zeros(1, 2)).dtype
+
+    callback = Autocast()
+    clf = make_clf(callbacks=[callback]).fit(*disk)
+    assert callback.dtype_ == torch.bfloat16
+    assert {w.dtype for w in get_weights(clf)} == {np.dtype("float32")}
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_every_parameter_of_the_signature_is_described_and_checked(make_clf):
+    clf = make_clf()
+    names = list(inspect.signature(type(clf)).parameters)
+    assert set(names) == set(type(clf)._parameter_constraints)
+    for name in names:
+        assert f"\n    {name} : " in type(clf).__doc__

@@ -1,0 +1,120 @@
+"""The callbacks of scikit-learn, for which an epoch is a task."""
+
+import pickle
+
+import pytest
+from sklearn.base import clone
+from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skdisk import make_disk
+
+
+class Record:
+    """A callback that writes down what it is told, and stops the fit when it is asked to."""
+
+    def __init__(self, stop_at=None, fail_at=None):
+        self.calls = []
+        self.stop_at = stop_at
+        self.fail_at = fail_at
+
+    def setup(self, estimator, context):
+        self.calls.append(("setup", context.task_name))
+
+    def on_fit_task_begin(self, estimator, context):
+        self.calls.append(("begin", context.task_name, context.task_id))
+
+    def on_fit_task_end(self, estimator, context):
+        self.calls.append(("end", context.task_name, context.task_id))
+        if context.task_name == "epoch" and context.task_id == self.fail_at:
+            raise RuntimeError("the callback failed")
+        return context.task_name == "epoch" and context.task_id == self.stop_at
+
+    def teardown(self, estimator, context):
+        self.calls.append(("teardown", context.task_name))
+
+
+def make_calls(n_epochs):
+    """Make what is written down of a whole fit."""
+    epochs = [(when, "epoch", i) for i in range(n_epochs) for when in ("begin", "end")]
+    first, last = ("begin", "fit", 0), ("end", "fit", 0)
+    return [("setup", "fit"), first, *epochs, last, ("teardown", "fit")]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_epochs_are_tasks(make_clf, get_weights, disk, fused):
+    record = Record()
+    clf = make_clf(fused=fused).set_callbacks(record)
+    assert clf.fit(*disk) is clf
+    assert record.calls == make_calls(3)
+    assert clf.fused_ is fused
+    plain = make_clf(fused=fused).fit(*disk)
+    assert [w.tobytes() for w in get_weights(clf)] == [w.tobytes() for w in get_weights(plain)]
+
+
+def test_a_callback_may_stop_the_fit(make_clf, disk):
+    record = Record(stop_at=1)
+    clf = make_clf(max_epochs=10).set_callbacks(record).fit(*disk)
+    assert clf.n_iter_ == 2
+    assert record.calls == make_calls(2)
+
+
+def test_a_failing_callback_is_torn_down_and_leaves_the_estimator_as_it_was(make_clf, disk):
+    record = Record(fail_at=1)
+    clf = make_clf().set_callbacks(record)
+    before = vars(clf).copy()
+    with pytest.raises(RuntimeError, match="the callback failed"):
+        clf.fit(*disk)
+    assert vars(clf) == before
+    assert record.calls[-1] == ("teardown", "fit")
+
+
+def test_the_scores_are_those_of_the_epochs(make_clf):
+    X, y = make_disk(200, random_state=0, as_frame=True)
+    monitor = ScoringMonitor(scoring="neg_log_loss")
+    clf = make_clf(max_epochs=4).set_callbacks(monitor).fit(X, y)
+    scores = monitor.get_logs().data_as_pandas.query("task_name == 'epoch'")["neg_log_loss"]
+    assert len(scores) == 4
+    for n_epochs, score in enumerate(scores, start=1):
+        stopped = make_clf(max_epochs=n_epochs).set_callbacks(
+            last := ScoringMonitor(scoring="neg_log_loss")
+        )
+        stopped.fit(X, y)
+        assert score == pytest.approx(last.get_logs().data[0]["neg_log_loss"])
+    assert scores.nunique() == 4
+    assert pickle.loads(pickle.dumps(clf)).n_iter_ == 4
+
+
+def test_weights_reach_the_scorer(make_clf, disk):
+    X, y = disk
+    monitor = ScoringMonitor(scoring="accuracy")
+    clf = make_clf(max_epochs=20).set_callbacks(monitor).fit(X, y, sample_weight=y + 0.5)
+    [row] = [row for row in monitor.get_logs().data if row["task_name"] == "fit"]
+    assert row["accuracy"] == pytest.approx(clf.score(X, y, y + 0.5))
+
+
+def test_the_progress_bar_runs(make_clf, disk, capsys):
+    clf = make_clf(early_stopping=True, n_iter_no_change=2, tol=1).set_callbacks(ProgressBar())
+    clf.fit(*disk)
+    assert "MLPDiskClassifier - fit" in capsys.readouterr().out
+
+
+def test_callbacks_come_through_pipelines_and_searches(make_clf, disk, capsys):
+    monitor = ScoringMonitor(scoring="accuracy")
+    clf = make_clf().set_callbacks(monitor)
+    make_pipeline(StandardScaler(), clone(clf)).set_callbacks(ProgressBar()).fit(*disk)
+    assert "MLPDiskClassifier - fit" in capsys.readouterr().out
+    search = GridSearchCV(clf, {"lr": [0.1, 0.2]}, cv=2, n_jobs=2)
+    search.set_callbacks(ProgressBar(max_propagation_depth=None)).fit(*disk)
+    assert "MLPDiskClassifier - fit" in capsys.readouterr().out
+    logs = monitor.get_logs().data_as_pandas
+    assert (logs["task_name"] == "epoch").sum() == 5 * 3
+
+
+def test_skorch_callbacks_are_told_from_those_of_scikit_learn(make_clf, disk):
+    with pytest.raises(
+        TypeError, match=r"skorch callbacks .* Callbacks of scikit-learn are set by"
+    ):
+        make_clf(callbacks=[Record()]).fit(*disk)
