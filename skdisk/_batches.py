@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 from skorch.dataset import Dataset
 from skorch.utils import data_from_dataset
+from torch.nn.functional import pad
 
 from ._noise import hash_rows, make_batch_seeds
 
@@ -166,8 +167,8 @@ class TensorBatches:
         else:
             order = torch.arange(len(self.X), device=self.y.device)
         if self.weights is not None:
-            weights = self.weights[order].split(self.batch_size)
-            self.totals = torch.stack([w.sum() for w in weights]).tolist()
+            weights = pad(self.weights[order], (0, -len(order) % self.batch_size))
+            self.totals = weights.view(-1, self.batch_size).sum(dim=1).tolist()
         return order
 
     def __iter__(self):

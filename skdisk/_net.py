@@ -23,6 +23,7 @@ from skorch.history import History
 from skorch.utils import data_from_dataset, is_dataset
 from torch.func import functional_call
 from torch.nn.functional import nll_loss
+from torch.nn.utils import parameters_to_vector
 
 from ._batches import TensorBatches, WeightedDataset, as_rows
 from ._fused import make_trainer, run_fused_epoch
@@ -313,19 +314,30 @@ class DiskNet(NeuralNetClassifier):
             self.history.record(f"{prefix}_batch_count", len(losses))
         totals = getattr(iterator, "totals", sizes)
         self._record_loss(f"{prefix}_loss", _average(losses, totals))
-        if not training:
+        if training:
+            self._check_weights()
+        else:
             self.history.record("valid_score", self.n_right_ / sum(totals))
 
     def _record_loss(self, name, loss):
-        """Record the mean loss of an epoch, if it and the weights are finite."""
-        weights = torch.stack([p.detach().sum() for p in self.parameters_])
-        if not (math.isfinite(loss) and weights.isfinite().all()):
-            self.diverged_ = {"epoch": len(self.history), name: loss, "lr": self.history[-1, "lr"]}
-            raise DivergenceError
+        """Record the mean loss of an epoch, and whether it is the lowest so far."""
+        if not math.isfinite(loss):
+            self._stop_as_diverged(f"the {name} is {loss}")
         self.history.record(name, loss)
         lowest = self.lowest_losses_.get(name, math.inf)
         self.history.record(f"{name}_best", loss < lowest)
         self.lowest_losses_[name] = min(loss, lowest)
+
+    @torch.no_grad()
+    def _check_weights(self):
+        # The losses of an epoch say nothing of its last step.
+        if not parameters_to_vector(self.parameters_).isfinite().all():
+            self._stop_as_diverged("the weights are not finite")
+
+    def _stop_as_diverged(self, what):
+        epoch = self.history[-1]
+        self.diverged_ = f"in epoch {epoch['epoch']}: {what}, with lr={epoch['lr']:g}"
+        raise DivergenceError
 
     def _check_fused(self):
         """Find out whether the fused trainer can take the coming epoch.

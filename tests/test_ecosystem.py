@@ -20,6 +20,7 @@ from sklearn.model_selection import (
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from skorch.helper import SkorchDoctor
 
 from skdisk import MLPDiskClassifier
 
@@ -165,3 +166,10 @@ def test_html_representation_links_to_the_documentation(make_clf, disk):
         html = clf._repr_html_()
         assert "MLPDiskClassifier" in html
         assert "https://skdisk.readthedocs.io/en/stable/api/skdisk.MLPDiskClassifier.html" in html
+
+
+def test_the_doctor_of_skorch_looks_at_the_net(make_clf, disk):
+    X, y = disk
+    doctor = SkorchDoctor(make_clf().fit(X, y).net_).fit(X.astype("f4"), y.copy())
+    assert "layers.0" in doctor.get_layer_names()["module"]
+    assert len(doctor.gradient_recs_["module"]) > 0
