@@ -24,9 +24,10 @@ from ._compat import Interval, StrOptions, validate_parameter_constraints
 from ._data import check_few_rows, check_rows, warn_of_scales
 from ._device import resolve_device
 from ._labels import encode_labels, find_classes, labels_as_array
-from ._module import ACTIVATIONS
+from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
 from ._optimizers import resolve_optimizer
+from ._persistence import load, save
 from ._weights import (
     check_class_weight,
     check_sample_weight,
@@ -452,6 +453,70 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             checked = check_rows(self, X, reset=False)
         return self.net_.forward(checked).numpy()
 
+    def save(self, path):
+        """Write the fitted estimator to one safetensors file, from which no code is ever run.
+
+        The file holds the whole state of the training: a loaded estimator predicts the same and
+        goes on training the same, bit by bit. What no file can hold (callbacks, an LRScheduler, a
+        RandomState, an optimiser that is not in torch.optim) is said in a UserWarning.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file. An earlier one is replaced once the new one is complete.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        TypeError
+            If `classes_` are not strings, numbers or bools.
+        """
+        save(self, path)
+
+    @classmethod
+    def load(cls, path):
+        """Make an estimator from a file that `save` wrote.
+
+        Where the device of the file is not available, a UserWarning says so and the estimator has
+        `device="cpu"`.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file.
+
+        Returns
+        -------
+        estimator : MLPDiskClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If `save` did not write it, it is damaged, or it needs a newer skdisk.
+        """
+        return load(cls, path)
+
+    def to_torch(self):
+        """Make a plain network of torch, which needs no skdisk and can be exported.
+
+        Returns
+        -------
+        network : torch.nn.Sequential
+            Float32 rows in, probabilities out, the columns in the order of `classes_`: in
+            evaluation mode, on the CPU, with weights of its own, which ask for no gradients.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        """
+        check_is_fitted(self)
+        return make_sequential(self.module_)
+
     @property
     def module_(self):
         """The trained network."""
@@ -600,14 +665,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         )
 
     def _warn_of_convergence(self):
-        net, diverged = self.net_, self.net_.diverged_
-        if diverged:
-            *_, (name, loss), (_, lr) = diverged.items()
-            what = "the weights are not finite" if np.isfinite(loss) else f"the {name} is {loss}"
+        net = self.net_
+        if net.diverged_:
             warnings.warn(
-                f"The training diverged in epoch {diverged['epoch']}: {what}, with lr={lr:g}. The "
-                "network is that of the epoch before. Use a smaller lr or clip_grad_norm, and "
-                "put a StandardScaler before the classifier.",
+                f"The training diverged {net.diverged_}. The network is that of the epoch before. "
+                "Use a smaller lr or clip_grad_norm, and put a StandardScaler before the "
+                "classifier.",
                 ConvergenceWarning,
                 stacklevel=4,
             )

@@ -186,25 +186,28 @@ class FusedTrainer:
         flat : tensor of shape (n_networks, n_weights)
             `weights`, or a value of `state`.
         parameters : sequence of tensor
-            weight of shape (n_l, n_{l-1}) and bias of shape (n_l,) of each layer in turn.
+            weight of shape (n_l, n_{l-1}) and bias of shape (n_l,) of each layer in turn; of a
+            network with fewer hidden units than the stack has, smaller ones.
         network : int, default=0
             Whose they are.
         """
-        for layer, weight, bias in self._pair(flat, parameters, network):
-            layer[:, :-1].copy_(weight)
-            layer[:, -1].copy_(bias)
+        for own, weight, own_bias, bias in self._pair(flat, parameters, network):
+            own.copy_(weight)
+            own_bias.copy_(bias)
 
     @torch.inference_mode()
     def store(self, flat, parameters, network=0):
         """Copy the other way round; the parameters are those of `load`."""
-        for layer, weight, bias in self._pair(flat, parameters, network):
-            weight.copy_(layer[:, :-1])
-            bias.copy_(layer[:, -1])
+        for own, weight, own_bias, bias in self._pair(flat, parameters, network):
+            weight.copy_(own)
+            bias.copy_(own_bias)
 
     def _pair(self, flat, parameters, network):
+        """Pair the places of a network's weights with tensors of its own shapes."""
         layers = self.split(flat[network : network + 1])
-        weights, biases = parameters[::2], parameters[1::2]
-        return zip([layer[0] for layer in layers], weights, biases, strict=True)
+        for layer, weight, bias in zip(layers, parameters[::2], parameters[1::2], strict=True):
+            n_out, n_in = weight.shape
+            yield layer[0, :n_out, :n_in], weight, layer[0, :n_out, -1], bias
 
     def run_epoch(self, X, y, orders, row_weights=None, *, row_keys=None, seeds=None):
         """Train every network for one epoch.
@@ -219,10 +222,11 @@ class FusedTrainer:
         orders : sequence of K tensors of shape (n_rows_k,), dtype=int64
             For each network, the rows that it trains on, in the order that it sees them. They may
             differ in length; a network that runs out of rows waits for the others.
-        row_weights : tensor of shape (n_samples,), default=None
-            How much each row counts; None stands for 1. A batch without weight changes nothing.
-        row_keys : tensor of shape (n_samples,), dtype=int64, default=None
-            From `skdisk._noise.hash_rows`; needed for dropout.
+        row_weights : sequence of K (tensor of shape (n_rows_k,) or None), default=None
+            How much each row counts, in the order of `orders`; None stands for 1. A batch without
+            weight changes nothing.
+        row_keys : sequence of K tensor of shape (n_rows_k,), dtype=int64, default=None
+            From `skdisk._noise.hash_rows`, in the order of `orders`; needed for dropout.
         seeds : sequence of K int, default=None
             Of the epoch's dropout, one for each network.
 
@@ -235,26 +239,26 @@ class FusedTrainer:
         with nullcontext() if self.use_threads else _use_one_thread(), torch.inference_mode():
             bits = None
             if any(self.kind.dropout):
-                bits = self._draw_bits(orders, row_keys, seeds)
+                bits = self._draw_bits(row_keys, seeds)
             return self._run_epoch(gather, y, orders, row_weights, bits)
 
-    def _draw_bits(self, orders, row_keys, seeds):
+    def _draw_bits(self, row_keys, seeds):
         """Draw for each row in turn the bits that its dropout depends on."""
         bits = []
-        for order, seed in zip(orders, seeds, strict=True):
-            n_batches = -(-len(order) // self.batch_size)
-            seed = make_batch_seeds(seed, n_batches).to(order.device)
-            seed = seed.repeat_interleave(self.batch_size)[: len(order)]
-            bits.append(draw_row_keys(row_keys[order], seed))
+        for keys, seed in zip(row_keys, seeds, strict=True):
+            n_batches = -(-len(keys) // self.batch_size)
+            seed = make_batch_seeds(seed, n_batches).to(keys.device)
+            bits.append(draw_row_keys(keys, seed.repeat_interleave(self.batch_size)[: len(keys)]))
         return torch.nn.utils.rnn.pad_sequence(bits, batch_first=True)
 
     def _run_epoch(self, gather, y, orders, row_weights, bits):
         n_rows = max(map(len, orders))
+        row_weights = row_weights or [None] * self.n_networks
         r = None
-        if row_weights is not None or min(map(len, orders)) < n_rows:
+        if min(map(len, orders)) < n_rows or any(w is not None for w in row_weights):
             r = torch.zeros(self.n_networks, n_rows, **self.step_options)
-            for row, order in zip(r, orders, strict=True):
-                row[: len(order)] = 1.0 if row_weights is None else row_weights[order]
+            for row, order, weights in zip(r, orders, row_weights, strict=True):
+                row[: len(order)] = 1.0 if weights is None else weights
         order = torch.nn.utils.rnn.pad_sequence(list(orders), batch_first=True)
         losses = []
         n_full = n_rows - n_rows % self.batch_size

@@ -78,8 +78,8 @@ def run_fused_epoch(net, trainer, batches):
         batches.X if isinstance(batches.X, torch.Tensor) else batches.X.gather,
         batches.y,
         [order],
-        batches.weights,
-        row_keys=None if batches.seed is None else batches.row_keys,
+        None if batches.weights is None else [batches.weights[order]],
+        row_keys=None if batches.seed is None else [batches.row_keys[order]],
         seeds=[batches.seed],
     )
     trainer.store(trainer.weights, parameters)

@@ -45,6 +45,9 @@ def labels_as_array(y):
         # Still a column, for which scikit-learn has its warning.
         return np.asarray(labels_as_array(y.iloc[:, 0]))[:, np.newaxis]
     dtype = getattr(y, "dtype", None)
+    if isinstance(dtype, np.dtype) and not dtype.isnative:
+        # pandas, which encodes the labels, takes no others.
+        return np.asarray(y).astype(dtype.newbyteorder("="))
     is_extension = isinstance(dtype, pd.api.extensions.ExtensionDtype)
     if is_extension and dtype.kind in "biu" and hasattr(dtype, "numpy_dtype"):
         return y.to_numpy(dtype=dtype.numpy_dtype)

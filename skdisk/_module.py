@@ -1,8 +1,9 @@
 """`MLP`, the network: fully connected layers that end in log-probabilities.
 
-torch only. There is no loss and no data here.
+And the plain network that it is without skdisk. torch only. There is no loss and no data here.
 """
 
+import copy
 import math
 from collections.abc import Iterable
 from functools import partial
@@ -166,3 +167,24 @@ class MLP(nn.Module):
                     operation()
                 masks.append(mask if p else None)
             return masks
+
+
+def make_sequential(module):
+    """Make a plain network of torch.nn that computes probabilities, in evaluation mode.
+
+    Parameters
+    ----------
+    module : MLP
+        The network.
+
+    Returns
+    -------
+    network : torch.nn.Sequential
+        The same layers on the CPU, with weights of its own, which ask for no gradients.
+    """
+    layers = copy.deepcopy(module.layers)
+    layers[-1] = nn.Softmax(dim=-1)
+    for layer in layers:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False
+    return layers.cpu().eval().requires_grad_(False)

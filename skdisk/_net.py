@@ -550,17 +550,24 @@ class DiskNet(NeuralNetClassifier):
                 f"other layers:\n{earlier.module_}\nthan the parameters ask for now:\n"
                 f"{self.module_}\nFit anew with warm_start=False, or restore the parameters."
             )
-        changed = {
-            name: value
-            for name, value in self.optimizer_.defaults.items()
-            if value != earlier.optimizer_.defaults[name]
-        }
-        self._load_training_state(earlier._copy_training_state())
-        for group in self.optimizer_.param_groups:
-            group.update(changed)
-            if "lr" in changed and "initial_lr" in group:
-                # Where a schedule begins.
-                group["initial_lr"] = changed["lr"]
+        state = earlier._copy_training_state()
+        if type(self.optimizer_) is not type(earlier.optimizer_):
+            # What another optimiser remembers has no meaning for this one.
+            own = self._copy_training_state()
+            state |= {"groups": own["groups"], "optimizer": own["optimizer"]}
+            self._load_training_state(state)
+        else:
+            changed = {
+                name: value
+                for name, value in self.optimizer_.defaults.items()
+                if value != earlier.optimizer_.defaults[name]
+            }
+            self._load_training_state(state)
+            for group in self.optimizer_.param_groups:
+                group.update(changed)
+                if "lr" in changed and "initial_lr" in group:
+                    # Where a schedule begins.
+                    group["initial_lr"] = changed["lr"]
         self.history.extend(earlier.history)
         self.schedule_start_ = earlier.schedule_start_
         return self

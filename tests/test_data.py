@@ -9,6 +9,8 @@ import pytest
 import torch
 from sklearn.exceptions import DataConversionWarning
 
+from skdisk._data import check_tensor
+
 RNG = np.random.RandomState(0)
 X = RNG.randint(-3, 4, size=(60, 3)).astype(np.float64)
 Y = (X.sum(axis=1) > 0).astype(np.int64)
@@ -98,6 +100,7 @@ LABELS = {
     "uint16": (lambda y: y.astype(np.uint16), np.dtype("uint16")),
     "bool": (lambda y: y.astype(bool), np.dtype("bool")),
     "float64": (lambda y: y.astype(float), np.dtype("float64")),
+    "big-endian": (lambda y: y.astype(">i4"), np.dtype("int32")),
     "0 and 2": (lambda y: 2 * y, np.dtype("int64")),
     "-1 and 1": (lambda y: 2 * y - 1, np.dtype("int64")),
     "str": (lambda y: np.array(["no", "yes"])[y], np.dtype("<U3")),
@@ -212,3 +215,49 @@ def test_a_data_set_smaller_than_a_batch(make_clf, dtype):
         warnings.simplefilter("error")
         clf = make_clf(batch_size=1000).fit(X[:1].astype(dtype), ["a"])
     assert clf.predict(X[:2]).tolist() == ["a", "a"]
+
+
+def test_a_tensor_on_an_accelerator_is_checked_where_it_is(make_clf):
+    # On the CPU tensors take another way; the checks are the same wherever a tensor lies.
+    estimator = make_clf()
+    X_checked, y_checked = check_tensor(estimator, torch.tensor(X), pd.Series(Y), reset=True)
+    assert X_checked.dtype == torch.float32
+    assert estimator.n_features_in_ == 3
+    np.testing.assert_array_equal(y_checked, Y)
+    X_float = torch.tensor(X, dtype=torch.float32)
+    assert check_tensor(estimator, X_float, reset=False).data_ptr() == X_float.data_ptr()
+    for bad, match in (
+        (torch.full((2, 3), torch.nan), "Input X contains NaN"),
+        (torch.full((2, 3), 1e200, dtype=torch.float64), "too large for dtype"),
+        (torch.ones(3), r"Expected a 2D tensor .* \(3,\)"),
+        (torch.ones(0, 3), r"at least one row .* \(0, 3\)"),
+        (torch.ones(2, 3) + 1j, "Complex data not supported"),
+        (torch.ones(2, 4), "X has 4 features, but MLPDiskClassifier is expecting 3 features"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            check_tensor(estimator, bad, reset=False)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        check_tensor(estimator, X_float, Y[:-1], reset=True)
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        check_tensor(estimator, X_float, None, reset=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_tensor_on_cuda_stays_there(make_clf, monkeypatch):
+    X_cuda = torch.tensor(X, dtype=torch.float32, device="cuda")
+    to_cpu = torch.Tensor.cpu
+
+    def refuse_the_rows(tensor):
+        assert tensor.numel() < X.size
+        return to_cpu(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", refuse_the_rows)
+    clf = make_clf(device="cuda").fit(X_cuda, Y)
+    monkeypatch.undo()
+    np.testing.assert_allclose(clf.predict_proba(X_cuda), clf.predict_proba(X), atol=1e-6)
+
+
+def test_the_device_auto_is_an_accelerator_or_the_cpu(make_clf):
+    clf = make_clf(device="auto").fit(X, Y)
+    expected = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    assert next(clf.module_.parameters()).device.type == expected.type

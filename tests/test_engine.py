@@ -146,8 +146,16 @@ def test_weights_and_losses_are_those_of_autograd(
     seeds = [[100 * seed + 10 * k + epoch for epoch in range(3)] for k in range(len(networks))]
     trainer = make_trainer(modules, batch_size, optimizer=optimizer)
     trainer.set_hyperparameters(networks, dropout=modules[0].dropout)
+    keys = hash_rows(X)
     losses = [
-        trainer.run_epoch(X, y, epoch, weights, row_keys=hash_rows(X), seeds=epoch_seeds)
+        trainer.run_epoch(
+            X,
+            y,
+            epoch,
+            None if weights is None else [weights[order] for order in epoch],
+            row_keys=[keys[order] for order in epoch],
+            seeds=epoch_seeds,
+        )
         for epoch, epoch_seeds in zip(
             zip(*orders, strict=True), zip(*seeds, strict=True), strict=True
         )
@@ -241,6 +249,36 @@ def test_a_stack_gives_what_each_network_gives_alone(n_networks, momentum):
         np.testing.assert_allclose(stack.weights[k], trainer.weights[0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS) - {"logistic"}))
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_stack_of_different_widths_gives_what_each_network_gives_alone(activation, optimizer):
+    X, y, generator = make_problem(0, 50, 3, 2)
+    widths = [(8, 5), (3, 9), (1, 1)]
+    modules = [MLP(3, 2, w, activation, dropout=0.2, generator=generator) for w in widths]
+    options = {"optimizer": optimizer}
+    stack = FusedTrainer((3, 8, 9, 2), activation, 16, n_networks=3, **options)
+    alone = [make_trainer([module], 16, **options) for module in modules]
+    keys = hash_rows(X)
+    for k, module in enumerate(modules):
+        stack.load(stack.weights, list(module.parameters()), k)
+    for trainer in (stack, *alone):
+        trainer.set_hyperparameters(
+            lr=0.01, weight_decay=0.1, max_norm=0.5, dropout=(0.2, 0.2), eps=1e-4
+        )
+    for seed in range(3):
+        order = torch.randperm(50, generator=generator)
+        extra = {"row_keys": [keys[order]], "seeds": [seed]}
+        stack.run_epoch(X, y, [order] * 3, **{name: 3 * value for name, value in extra.items()})
+        for trainer in alone:
+            trainer.run_epoch(X, y, [order], **extra)
+    for k, (module, trainer) in enumerate(zip(modules, alone, strict=True)):
+        ours, theirs = ([torch.empty_like(p) for p in module.parameters()] for _ in range(2))
+        stack.store(stack.weights, ours, k)
+        trainer.store(trainer.weights, theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", [{}, {"momentum": 0.9}, {"weight_decay": 0.1}], ids=str)
 @pytest.mark.parametrize("n_networks", [1, 2])
 def test_a_batch_without_weight_changes_nothing(kind, n_networks):
@@ -255,7 +293,7 @@ def test_a_batch_without_weight_changes_nothing(kind, n_networks):
         trainer = make_trainer(modules, 4)
         trainer.set_hyperparameters(lr=0.1, **kind)
         trainer.run_epoch(X, y, orders)
-        losses = trainer.run_epoch(X, y, order, weights)
+        losses = trainer.run_epoch(X, y, order, [weights[rows] for rows in order])
         results.append((trainer.weights, losses[losses[:, 0] != 0]))
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
@@ -267,7 +305,7 @@ def test_weights_of_one_epoch_do_not_linger_in_the_next():
     losses = []
     for weights in (torch.rand(40, generator=generator), None):
         trainer = make_trainer([module], 16)
-        trainer.run_epoch(X, y, [torch.arange(40)], weights)
+        trainer.run_epoch(X, y, [torch.arange(40)], [weights])
         losses.append(trainer.run_epoch(X, y, [torch.arange(40)]))
     assert torch.equal(*losses)
 
@@ -279,7 +317,7 @@ def test_unit_weights_give_bitwise_the_unweighted_training():
     for weights in (None, torch.ones(50)):
         trainer = make_trainer([module], 16)
         trainer.set_hyperparameters(lr=0.1)
-        trainer.run_epoch(X, y, [torch.arange(50)], weights)
+        trainer.run_epoch(X, y, [torch.arange(50)], [weights])
         trained.append(trainer.weights)
     assert torch.equal(*trained)
 

@@ -231,6 +231,18 @@ def test_partial_fit_and_warm_start_keep_the_state_of_adam(make_clf, get_weights
     assert all(map(np.array_equal, get_weights(warm), get_weights(whole)))
 
 
+def test_a_warm_start_may_change_the_optimiser(make_clf, get_weights, disk):
+    clf = make_clf(momentum=0.9, warm_start=True).fit(*disk)
+    before = get_weights(clf)
+    clf.set_params(optimizer="adam", momentum=0.0, lr=1e-9).fit(*disk)
+    assert clf.n_iter_ == 6
+    assert all(
+        np.allclose(old, new, atol=1e-6) for old, new in zip(before, get_weights(clf), strict=True)
+    )
+    clf.set_params(optimizer="sgd", momentum=0.9).fit(*disk)
+    assert clf.n_iter_ == 9
+
+
 @TRAINERS
 @pytest.mark.parametrize("n_finite", [0, 2])
 def test_divergence_ends_the_fit_at_the_last_finite_epoch(
