@@ -3,9 +3,20 @@
 from importlib import import_module
 from importlib.metadata import version
 
-_MODULES = {"MLPDiskClassifier": "._classifier", "make_disk": "._disk"}
+_MODULES = {
+    "FusedGridSearchCV": "._search",
+    "FusedRandomizedSearchCV": "._search",
+    "MLPDiskClassifier": "._classifier",
+    "make_disk": "._disk",
+}
 
-__all__ = ["MLPDiskClassifier", "__version__", "make_disk"]
+__all__ = [
+    "FusedGridSearchCV",
+    "FusedRandomizedSearchCV",
+    "MLPDiskClassifier",
+    "__version__",
+    "make_disk",
+]
 __version__ = version("skdisk")
 
 

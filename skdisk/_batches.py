@@ -149,6 +149,12 @@ class TensorBatches:
         n_full, rest = divmod(len(self.X), self.batch_size)
         return [self.batch_size] * n_full + [rest] * bool(rest)
 
+    @property
+    def source(self):
+        """Where rows and targets lie in memory: equal for those that have the same."""
+        X = self.X.X.data.ctypes.data if isinstance(self.X, CsrRows) else self.X.data_ptr()
+        return X, self.y.data_ptr(), len(self.X)
+
     @cached_property
     def row_keys(self):
         """A key of each row, for dropout."""

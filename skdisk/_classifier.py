@@ -7,6 +7,7 @@ trained and attached. There is no tensor arithmetic.
 import copy
 import warnings
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -49,6 +50,20 @@ HISTORY = {
 NOT_IN_HISTORY = (
     *("batches", "train_batch_count", "valid_batch_count", "train_loss_best", "valid_loss_best"),
 )
+
+
+class Training(NamedTuple):
+    """A fit that is ready to be run: the estimator, its data, and for how long."""
+
+    trained: "MLPDiskClassifier"
+    train: WeightedDataset
+    validation: WeightedDataset | None
+    n_epochs: int
+    given: dict
+
+    def run(self):
+        """Train the network."""
+        self.trained._train_net(self.train, self.validation, self.n_epochs, self.given)
 
 
 class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
@@ -587,10 +602,27 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         name = "valid_loss" if any("valid_loss" in row for row in rows) else "train_loss"
         return min(((row[name], row["epoch"]) for row in rows), default=(None, None))
 
-    def _train(self, X, y, sample_weight, classes, *, resume, validation=None, whole_fit=True):
+    def _train(self, *args, **kwargs):
+        training = self._prepare(*args, **kwargs)
+        trained = training.trained
+        n_epochs_before = trained.n_iter_
+        try:
+            training.run()
+        except KeyboardInterrupt:
+            if trained.n_iter_ > n_epochs_before:
+                self.__dict__ = trained.__dict__
+            raise
+        return self._adopt(trained)
+
+    def _prepare(
+        self, X, y, sample_weight, classes=None, *, resume=False, validation=None, whole_fit=True
+    ):
+        """Check everything and make what is to be trained.
+
+        All is attached to a copy, which takes the place of this estimator at the end, so that a
+        fit that fails anywhere leaves no trace.
+        """
         self._check_params()
-        # Everything is attached to a copy, which takes the place of this estimator at the end, so
-        # that a fit that fails anywhere leaves no trace.
         trained = copy.copy(self)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         given = {"X": X, "y": y, "metadata": metadata}
@@ -607,14 +639,11 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             trained.net_.resume(self.net_)
         if whole_fit:
             trained.net_.schedule_start_ = len(trained.net_.history)
-        n_epochs_before = trained.n_iter_
-        try:
-            n_epochs = self.max_epochs if whole_fit else 1
-            trained._train_net(train, validation, n_epochs, given)
-        except KeyboardInterrupt:
-            if trained.n_iter_ > n_epochs_before:
-                self.__dict__ = trained.__dict__
-            raise
+        n_epochs = self.max_epochs if whole_fit else 1
+        return Training(trained, train, validation, n_epochs, given)
+
+    def _adopt(self, trained):
+        """Take over what a training has made."""
         if trained.n_iter_ == 0 and not trained.net_.diverged_:
             raise RuntimeError("A callback stopped the training before its first epoch had ended.")
         trained._warn_of_convergence()
@@ -672,7 +701,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "Use a smaller lr or clip_grad_norm, and put a StandardScaler before the "
                 "classifier.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             return
         stopping = dict(net.callbacks_).get("best_epoch")
@@ -686,7 +715,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 f"its lowest is that of epoch {self.best_epoch_}. Try more max_epochs or a larger "
                 "lr.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _check_params(self):

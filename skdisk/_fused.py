@@ -1,13 +1,15 @@
-"""The way between a skorch net and the fused trainer: an epoch's weights, state and settings.
+"""The way between skorch nets and the fused trainer: weights, state and settings of an epoch.
 
-Weights and the optimiser's state go in and out every epoch, which costs a hundredth of the
+Weights and the optimisers' state go in and out every epoch, which costs a hundredth of the
 smallest epochs: between epochs, all is where skorch, callbacks and torch look for it.
 """
 
 import math
 
 import torch
+from scipy import sparse
 
+from ._batches import CsrRows
 from ._engine import FusedTrainer
 from ._obstacles import FUSED_OPTIMIZERS
 
@@ -15,85 +17,115 @@ from ._obstacles import FUSED_OPTIMIZERS
 GROUP_NAMES = ("lr", "momentum", "nesterov", "weight_decay", "betas", "eps")
 
 
-def make_trainer(net, precise):
-    """Make the fused trainer of a training.
+class Stack:
+    """Nets that are trained as one, epoch by epoch; a single net is a stack of one.
 
     Parameters
     ----------
-    net : DiskNet
-        An initialised net.
-    precise : bool
-        Whether to compute gradients in float64.
-
-    Returns
-    -------
-    trainer : FusedTrainer
-        A trainer of one network.
+    nets : list of DiskNet
+        Nets in training. They have depth, batch size, activation, device and kind of optimiser in
+        common; the stack is as wide as the widest of them in each layer.
+    batches : list of TensorBatches
+        The data of each. Where several have the same, they are there once.
     """
-    # Without gradients it only tells torch's schedulers that the optimiser is in use.
-    net.optimizer_.zero_grad()
-    net.optimizer_.step()
-    return FusedTrainer(
-        net.module_.layer_sizes,
-        net.module_.activation,
-        net.batch_size,
-        optimizer=FUSED_OPTIMIZERS[type(net.optimizer_)],
-        precise=precise,
-        device=net.device,
-    )
+
+    def __init__(self, nets, batches):
+        self.nets = nets
+        self.batches = batches
+        self.trainer = FusedTrainer(
+            map(max, zip(*(net.module_.layer_sizes for net in nets), strict=True)),
+            nets[0].module_.activation,
+            nets[0].batch_size,
+            n_networks=len(nets),
+            optimizer=FUSED_OPTIMIZERS[type(nets[0].optimizer_)],
+            precise=nets[0].precise_,
+            device=nets[0].device,
+        )
+        self._join_data()
+        for net in nets:
+            # Without gradients it only tells torch's schedulers that the optimiser is in use.
+            net.optimizer_.zero_grad()
+            net.optimizer_.step()
+
+    def _join_data(self):
+        parts = list({b.source: b for b in self.batches}.values())
+        X, firsts, n_rows = parts[0].X, {}, 0
+        for b in parts:
+            firsts[b.source] = n_rows
+            n_rows += len(b.X)
+        self.firsts = [firsts[b.source] for b in self.batches]
+        if len(parts) == 1:
+            self.y = parts[0].y
+        else:
+            self.y = torch.cat([b.y for b in parts])
+            if isinstance(X, CsrRows):
+                X = CsrRows(sparse.vstack([b.X.X for b in parts], format="csr"), X.device)
+            else:
+                X = torch.cat([b.X for b in parts])
+        self.X = X.gather if isinstance(X, CsrRows) else X
+
+    def run_epoch(self):
+        """Train for an epoch.
+
+        Returns
+        -------
+        losses : list of list of float
+            For each net, the mean loss of each of its batches.
+        """
+        trainer = self.trainer
+        trainer.set_hyperparameters([_read_settings(net) for net in self.nets])
+        buffers = [_load(trainer, net, k) for k, net in enumerate(self.nets)]
+        orders = [b.draw_order() for b in self.batches]
+        losses = trainer.run_epoch(
+            self.X,
+            self.y,
+            [order + first for order, first in zip(orders, self.firsts, strict=True)],
+            [b.weights if b.weights is None else b.weights[o] for b, o in self._pair(orders)],
+            row_keys=self._take_keys(orders) if any(trainer.kind.dropout) else None,
+            seeds=[b.seed or 0 for b in self.batches],
+        )
+        for k, (net, tensors) in enumerate(zip(self.nets, buffers, strict=True)):
+            _store(trainer, net, k, tensors)
+        return [losses[: len(b), k].tolist() for k, b in enumerate(self.batches)]
+
+    def _pair(self, orders):
+        return zip(self.batches, orders, strict=True)
+
+    def _take_keys(self, orders):
+        # A network without dropout drops nothing, whatever its keys.
+        return [
+            torch.zeros_like(order) if b.seed is None else b.row_keys[order]
+            for b, order in self._pair(orders)
+        ]
 
 
-def run_fused_epoch(net, trainer, batches):
-    """Train a net for an epoch.
-
-    Parameters
-    ----------
-    net : DiskNet
-        The net, whose weights and optimiser go one epoch on.
-    trainer : FusedTrainer
-        From `make_trainer`.
-    batches : TensorBatches
-        The data.
-
-    Returns
-    -------
-    losses : list of float
-        Mean loss of each batch.
-    """
+def _read_settings(net):
     [group] = net.optimizer_.param_groups
-    trainer.set_hyperparameters(
-        **{name: group[name] for name in GROUP_NAMES if name in group},
-        max_norm=math.inf if net.clip_grad_norm is None else net.clip_grad_norm,
-        dropout=net.module_.dropout,
-    )
-    parameters = net.parameters_
-    states = [net.optimizer_.state[p] for p in parameters]
-    buffers = {name: _get_buffers(name, parameters, states) for name in trainer.kind.state}
-    trainer.load(trainer.weights, parameters)
+    return {name: group[name] for name in GROUP_NAMES if name in group} | {
+        "max_norm": math.inf if net.clip_grad_norm is None else net.clip_grad_norm,
+        "dropout": net.module_.dropout,
+    }
+
+
+def _load(trainer, net, k):
+    """Load a network; return what its optimiser remembers, zeros where it has not begun."""
+    trainer.load(trainer.weights, net.parameters_, k)
+    states = [net.optimizer_.state[p] for p in net.parameters_]
+    trainer.n_steps[k] = float(states[0].get("step", 0))
+    buffers = {}
+    for name in trainer.kind.state:
+        for p, state in zip(net.parameters_, states, strict=True):
+            if state.get(name) is None:
+                state[name] = torch.zeros_like(p, requires_grad=False)
+        buffers[name] = [state[name] for state in states]
+        trainer.load(trainer.state[name], buffers[name], k)
+    return buffers
+
+
+def _store(trainer, net, k, buffers):
+    trainer.store(trainer.weights, net.parameters_, k)
     for name, tensors in buffers.items():
-        trainer.load(trainer.state[name], tensors)
-    trainer.n_steps.fill_(float(states[0].get("step", 0)))
-    order = batches.draw_order()
-    losses = trainer.run_epoch(
-        batches.X if isinstance(batches.X, torch.Tensor) else batches.X.gather,
-        batches.y,
-        [order],
-        None if batches.weights is None else [batches.weights[order]],
-        row_keys=None if batches.seed is None else [batches.row_keys[order]],
-        seeds=[batches.seed],
-    )
-    trainer.store(trainer.weights, parameters)
-    for name, tensors in buffers.items():
-        trainer.store(trainer.state[name], tensors)
+        trainer.store(trainer.state[name], tensors, k)
     if trainer.optimizer != "sgd":
-        for state in states:
-            state["step"] = torch.tensor(float(trainer.n_steps))
-    return losses[:, 0].tolist()
-
-
-def _get_buffers(name, parameters, states):
-    """Get what the optimiser remembers of each parameter, zeros where it has not begun."""
-    for p, state in zip(parameters, states, strict=True):
-        if state.get(name) is None:
-            state[name] = torch.zeros_like(p, requires_grad=False)
-    return [state[name] for state in states]
+        for p in net.parameters_:
+            net.optimizer_.state[p]["step"] = torch.tensor(float(trainer.n_steps[k]))

@@ -26,16 +26,16 @@ from torch.nn.functional import nll_loss
 from torch.nn.utils import parameters_to_vector
 
 from ._batches import TensorBatches, WeightedDataset, as_rows
-from ._fused import make_trainer, run_fused_epoch
 from ._module import MLP
 from ._noise import make_epoch_seed
 from ._obstacles import find_obstacle, find_passing_obstacle
 from ._prediction import FEW_ROWS, ROWS_AT_ONCE, iterate_log_proba
 from ._schedules import compute_learning_rates
+from ._stack import run_alone
 
 # What lives only during a training.
 TRAINING = (
-    *("trainer_", "parameters_", "last_whole_epoch_", "sample_weight_", "validation_"),
+    *("stack_", "parameters_", "last_whole_epoch_", "sample_weight_", "validation_"),
     *("n_right_", "learning_rates_", "lowest_losses_", "precise_"),
 )
 
@@ -128,6 +128,8 @@ class DiskNet(NeuralNetClassifier):
         # Where the schedule of the learning rate and the present training began.
         self.schedule_start_ = self.first_epoch_ = 0
         self.diverged_ = None
+        # How to run an epoch that the fused trainer can take.
+        self.run_fused_epoch = run_alone
         return self
 
     def get_iterator(self, dataset, training=False):
@@ -292,9 +294,7 @@ class DiskNet(NeuralNetClassifier):
         else:
             self.n_right_ = 0.0
         if training and self.fused_reason_ is None:
-            if self.trainer_ is None:
-                self.trainer_ = make_trainer(self, self.precise_)
-            losses, sizes = run_fused_epoch(self, self.trainer_, iterator), iterator.sizes
+            losses, sizes = self.run_fused_epoch(self, iterator), iterator.sizes
         elif self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end"):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             rows = [row for row in self.history[-1]["batches"] if f"{prefix}_loss" in row]
@@ -405,7 +405,6 @@ class DiskNet(NeuralNetClassifier):
             if any(name in row for row in self.history)
         }
         self._remember_epoch()
-        self.trainer_ = None
         try:
             super().partial_fit(X, y, classes, **fit_params)
         except Exception as error:

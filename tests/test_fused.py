@@ -118,9 +118,7 @@ def test_both_ways_give_the_same_with_weights_of_rows(
     weights[10:60] = 0
     params = {"max_epochs": 5, "batch_size": batch_size, "shuffle": False, "optimizer": optimizer}
     clfs = [
-        make_clf(lr=0.01, fused=fused, **params).fit(
-            X, y, weights, X_val=X[::5], y_val=y[::5]
-        )
+        make_clf(lr=0.01, fused=fused, **params).fit(X, y, weights, X_val=X[::5], y_val=y[::5])
         for fused in (True, False)
     ]
     assert_same_training(*clfs, get_weights)
