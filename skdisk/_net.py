@@ -293,31 +293,32 @@ class DiskNet(NeuralNetClassifier):
                 iterator.seed = make_epoch_seed(self.seed, len(self.history))
         else:
             self.n_right_ = 0.0
-        if training and self.fused_reason_ is None:
-            losses, sizes = self.run_fused_epoch(self, iterator), iterator.sizes
-        elif self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end"):
-            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
-            rows = [row for row in self.history[-1]["batches"] if f"{prefix}_loss" in row]
-            losses, sizes = (
-                [row[f"{prefix}_{name}"] for row in rows] for name in ("loss", "batch_size")
-            )
-        else:
-            losses, sizes = [], []
-            for batch in iterator:
-                losses.append(step_fn(batch, **fit_params)["loss"].item())
-                sizes.append(len(batch[0]))
-        if f"{prefix}_batch_count" not in self.history[-1]:
-            self.history[-1]["batches"].extend(
-                {f"{prefix}_loss": loss, f"{prefix}_batch_size": size}
-                for loss, size in zip(losses, sizes, strict=True)
-            )
-            self.history.record(f"{prefix}_batch_count", len(losses))
+        losses, sizes = self._run_batches(iterator, training, prefix, step_fn, **fit_params)
         totals = getattr(iterator, "totals", sizes)
         self._record_loss(f"{prefix}_loss", _average(losses, totals))
         if training:
             self._check_weights()
         else:
             self.history.record("valid_score", self.n_right_ / sum(totals))
+
+    def _run_batches(self, iterator, training, prefix, step_fn, **fit_params):
+        """Go through the batches of an epoch; record and return their losses and sizes."""
+        names = f"{prefix}_loss", f"{prefix}_batch_size"
+        if training and self.fused_reason_ is None:
+            losses, sizes = self.run_fused_epoch(self, iterator), iterator.sizes
+        elif self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end"):
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            rows = [row for row in self.history[-1]["batches"] if names[0] in row]
+            return ([row[name] for row in rows] for name in names)
+        else:
+            losses, sizes = [], []
+            for batch in iterator:
+                losses.append(step_fn(batch, **fit_params)["loss"].item())
+                sizes.append(len(batch[0]))
+        rows = zip(losses, sizes, strict=True)
+        self.history[-1]["batches"].extend(dict(zip(names, row, strict=True)) for row in rows)
+        self.history.record(f"{prefix}_batch_count", len(losses))
+        return losses, sizes
 
     def _record_loss(self, name, loss):
         """Record the mean loss of an epoch, and whether it is the lowest so far."""

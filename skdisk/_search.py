@@ -23,8 +23,8 @@ from ._compat import iterate_splits
 from ._obstacles import find_obstacle
 from ._stack import find_stack, run_alone, run_with_others, train_together
 
-# Networks of a stack at most. Measured with the lesson's network on one core: 50 microseconds a step
-# and network for 1, 38 for 4, 27 for 32, 34 for 64 to 512.
+# Networks of a stack at most. Measured with the lesson's network on one core: 50 microseconds a
+# step and network for 1, 38 for 4, 27 for 32, 34 for 64 to 512.
 MAX_STACK = 64
 # So many networks at most are kept until they have been scored.
 NETWORKS_AT_ONCE = 2048

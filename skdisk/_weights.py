@@ -91,28 +91,22 @@ def compute_class_weights(class_weight, classes, y, sample_weight):
     Raises
     ------
     ValueError
-        If labels are not among the classes, or all weights are zero.
+        If labels are not among the classes.
     """
     if class_weight is None:
         return None
     if class_weight == "balanced":
-        counts = slice(None) if sample_weight is None else sample_weight > 0
-        present = np.unique(y[counts])
+        counted = slice(None) if sample_weight is None else sample_weight > 0
+        present = np.unique(y[counted])
         weights = np.zeros(len(classes))
         weights[present] = compute_class_weight(
             "balanced",
             classes=present,
-            y=y[counts],
-            sample_weight=None if sample_weight is None else sample_weight[counts],
+            y=y[counted],
+            sample_weight=None if sample_weight is None else sample_weight[counted],
         )
         return weights
-    weights = compute_class_weight(class_weight, classes=classes, y=classes)
-    if not weights[y].any():
-        raise ValueError(
-            f"class_weight={class_weight} is zero for all classes that occur. Give at least one "
-            "of them a weight above zero."
-        )
-    return weights
+    return compute_class_weight(class_weight, classes=classes, y=classes)
 
 
 def multiply_weights(sample_weight, class_weights, y):
@@ -131,9 +125,19 @@ def multiply_weights(sample_weight, class_weights, y):
     -------
     weights : tensor of shape (n_samples,), dtype=float64, or None
         The products; None where they are all equal.
+
+    Raises
+    ------
+    ValueError
+        If they are all zero.
     """
     if class_weights is not None:
         sample_weight = class_weights[y] * (1 if sample_weight is None else sample_weight)
+    if sample_weight is not None and not sample_weight.any():
+        raise ValueError(
+            "class_weight, times sample_weight if there is one, is zero for all rows. Give at "
+            "least one row to train on, and one to validate on, a weight above zero."
+        )
     weights = None if sample_weight is None else _drop_equal(sample_weight)
     return None if weights is None else torch.tensor(weights)
 

@@ -167,7 +167,7 @@ def test_bad_weights_are_refused(make_clf, disk, bad, match):
             "class_weight must be finite numbers of at least 0. Got inf for the class 1",
         ),
         ({0: "much"}, "Got 'much' for the class 0"),
-        ({0: 0.0, 1: 0.0}, "is zero for all classes that occur. Give at least one"),
+        ({0: 0.0, 1: 0.0}, "class_weight, .* is zero for all rows. Give at least"),
         ({7: 2.0}, r"The classes, \[0, 1\], are not in class_weight"),
         ("equal", "The 'class_weight' parameter .* Got 'equal'"),
         ([1, 2], "The 'class_weight' parameter .* Got \\[1, 2\\]"),
@@ -208,3 +208,12 @@ def test_adaboost_takes_it(make_clf):
     # The second network has seen other weights than the first.
     first, second, *_ = boosted[-1].estimators_
     assert first.loss_curve_ != second.loss_curve_
+
+
+def test_weights_that_leave_no_row_are_refused(make_clf, disk):
+    X, y = disk
+    clf = make_clf(class_weight={0: 0.0, 1: 1.0})
+    with pytest.raises(ValueError, match="times sample_weight if there is one, is zero for all"):
+        clf.fit(X, y, sample_weight=1 - y)
+    with pytest.raises(ValueError, match="and one to validate on, a weight above zero"):
+        clf.fit(X, y, X_val=X[y == 0], y_val=y[y == 0])
