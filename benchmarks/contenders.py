@@ -1,7 +1,7 @@
 """The trainers that are measured: skdisk, its peers, and loops as people write them by hand.
 
-Each takes the same float64 arrays and the same settings and trains an MLP with ReLU by plain SGD;
-some return a function that predicts probabilities.
+Each takes the same float64 arrays and the same settings and trains an MLP with ReLU, by plain SGD
+unless it is told otherwise; some return a function that predicts probabilities.
 """
 
 import functools
@@ -30,12 +30,15 @@ def make_module(n_features, hidden, n_classes=2, last=nn.LogSoftmax):
     return nn.Sequential(*layers, nn.Linear(n_in, n_classes), last(dim=1))
 
 
-def fit_skdisk(X, y, hidden, batch_size, epochs, fused=True):
+def fit_skdisk(X, y, hidden, batch_size, epochs, fused=True, sample_weight=None, **options):
     """Fit skdisk's classifier."""
-    clf = MLPDiskClassifier(
-        hidden, lr=LR, batch_size=batch_size, max_epochs=epochs, fused=fused, random_state=0
-    )
-    return clf.fit(X, y).predict_proba
+    settings = {"lr": LR, "batch_size": batch_size, "max_epochs": epochs, "random_state": 0}
+    clf = MLPDiskClassifier(hidden, fused=fused, **settings | options)
+    with warnings.catch_warnings():
+        # With early stopping, that it has not stopped.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clf.fit(X, y, sample_weight)
+    return clf.predict_proba
 
 
 def fit_skdisk_unfused(*args):
@@ -43,9 +46,9 @@ def fit_skdisk_unfused(*args):
     return fit_skdisk(*args, fused=False)
 
 
-def train_by_hand(module, batches, epochs):
-    """Train as the tutorials do: autograd, NLLLoss, torch.optim.SGD, the loss kept."""
-    optimizer, criterion = torch.optim.SGD(module.parameters(), lr=LR), nn.NLLLoss()
+def train_by_hand(module, batches, epochs, optimizer=torch.optim.SGD):
+    """Train as the tutorials do: autograd, NLLLoss, a torch optimiser, the loss kept."""
+    optimizer, criterion = optimizer(module.parameters(), lr=LR), nn.NLLLoss()
     losses = []
     for _ in range(epochs):
         for X, y in batches():
@@ -64,7 +67,7 @@ def fit_dataloader(X, y, hidden, batch_size, epochs):
     train_by_hand(make_module(X.shape[1], hidden), lambda: loader, epochs)
 
 
-def fit_presliced(X, y, hidden, batch_size, epochs):
+def fit_presliced(X, y, hidden, batch_size, epochs, optimizer=torch.optim.SGD):
     """Train a hand-written loop over slices of shuffled tensors."""
     X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y)
 
@@ -72,7 +75,7 @@ def fit_presliced(X, y, hidden, batch_size, epochs):
         order = torch.randperm(len(X))
         return zip(X[order].split(batch_size), y[order].split(batch_size), strict=True)
 
-    train_by_hand(make_module(X.shape[1], hidden), slice_batches, epochs)
+    train_by_hand(make_module(X.shape[1], hidden), slice_batches, epochs, optimizer)
 
 
 def fit_skorch(X, y, hidden, batch_size, epochs):

@@ -4,8 +4,7 @@ torch only; nothing here knows scikit-learn or skorch. The notation and the math
 are in `_steps.py` and `_updates.py`.
 """
 
-import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 
@@ -13,41 +12,13 @@ import torch
 
 from ._noise import draw_row_keys, make_batch_seeds
 from ._steps import Block
+from ._threads import ONE_THREAD_OPERATIONS, use_one_thread
 from ._updates import DEFAULTS, make_columns, make_kind
 
 # A block is the batches whose data are gathered at once: about so many numbers (4 MB in float32,
 # which stays in the cache) and at most so many batches.
 BLOCK_NUMBERS = 2**20
 BLOCK_BATCHES = 256
-
-# A step of fewer floating-point operations runs on one thread. Measured on two cores, with hidden
-# layers of 16 to 256 units and batches of 128 to 4,096 rows: on an idle machine a second thread
-# made a step below this size 1.0 to 1.3 times as long, above it 0.6 to 0.8 times; with the other
-# core busy, 2.5 to 8 times at any size.
-ONE_THREAD_OPERATIONS = 5e7
-
-_threads_lock = threading.Lock()
-_threads = {"users": 0, "before": None}
-
-
-@contextmanager
-def _use_one_thread():
-    """Keep torch on one thread, then set the number back to what the first user found.
-
-    The number belongs to each Python thread, but a new thread takes it over from whichever set it
-    last: several may be here at once, and what one of them finds may be the 1 of another.
-    """
-    with _threads_lock:
-        if _threads["users"] == 0:
-            _threads["before"] = torch.get_num_threads()
-        _threads["users"] += 1
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(_threads["before"])
-        with _threads_lock:
-            _threads["users"] -= 1
 
 
 def _gather_rows(X, positions, out):
@@ -236,7 +207,7 @@ class FusedTrainer:
             Mean loss of each batch before its step; 0 where the batch had no weight.
         """
         gather = X if callable(X) else partial(_gather_rows, X)
-        with nullcontext() if self.use_threads else _use_one_thread(), torch.inference_mode():
+        with nullcontext() if self.use_threads else use_one_thread(), torch.inference_mode():
             bits = None
             if any(self.kind.dropout):
                 bits = self._draw_bits(row_keys, seeds)

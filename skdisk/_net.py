@@ -32,11 +32,12 @@ from ._obstacles import find_obstacle, find_passing_obstacle
 from ._prediction import FEW_ROWS, ROWS_AT_ONCE, iterate_log_proba
 from ._schedules import compute_learning_rates
 from ._stack import run_alone
+from ._threads import limit_threads
 
 # What lives only during a training.
 TRAINING = (
     *("stack_", "parameters_", "last_whole_epoch_", "sample_weight_", "validation_"),
-    *("n_right_", "learning_rates_", "lowest_losses_", "precise_"),
+    *("n_right_", "learning_rates_", "lowest_losses_", "precise_", "n_weights_"),
 )
 
 
@@ -313,7 +314,10 @@ class DiskNet(NeuralNetClassifier):
         else:
             losses, sizes = [], []
             for batch in iterator:
-                losses.append(step_fn(batch, **fit_params)["loss"].item())
+                # Each weight is used twice a row, and training does so three times.
+                operations = len(batch[0]) * self.n_weights_ * (6 if training else 2)
+                with limit_threads(operations):
+                    losses.append(step_fn(batch, **fit_params)["loss"].item())
                 sizes.append(len(batch[0]))
         rows = zip(losses, sizes, strict=True)
         self.history[-1]["batches"].extend(dict(zip(names, row, strict=True)) for row in rows)
@@ -393,6 +397,7 @@ class DiskNet(NeuralNetClassifier):
             self.initialize()
         # Going through the module for them takes as long as copying them.
         self.parameters_ = list(self.module_.parameters())
+        self.n_weights_ = sum(p.numel() for p in self.parameters_)
         self.sample_weight_, self.validation_ = sample_weight, validation
         self.fused_reason_, self.interrupt_ = find_obstacle(self), None
         self._check_fused()
