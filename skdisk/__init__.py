@@ -6,6 +6,7 @@ from importlib.metadata import version
 _MODULES = {
     "FusedGridSearchCV": "._search",
     "FusedRandomizedSearchCV": "._search",
+    "LossCurveDisplay": "._display",
     "MLPDiskClassifier": "._classifier",
     "make_disk": "._disk",
 }
@@ -13,6 +14,7 @@ _MODULES = {
 __all__ = [
     "FusedGridSearchCV",
     "FusedRandomizedSearchCV",
+    "LossCurveDisplay",
     "MLPDiskClassifier",
     "__version__",
     "make_disk",

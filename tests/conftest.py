@@ -4,6 +4,8 @@ import os
 
 # Read when SciPy is imported; scikit-learn skips its check of array API input without it.
 os.environ["SCIPY_ARRAY_API"] = "1"
+# Pictures are drawn without a screen.
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PROMISES = {"analysis.py": ["Five folds:", "test_roc_auc", "hidden_layer_sizes", "train_loss"]}
+PROMISES = {
+    "analysis.py": ["Five folds:", "test_roc_auc", "hidden_layer_sizes", "train_loss"],
+    "training.py": ["balanced_accuracy", "valid_loss", "epoch", "loss_curves.png"],
+}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))

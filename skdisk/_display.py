@@ -1,0 +1,295 @@
+"""`LossCurveDisplay`: the losses of one or several fits in one picture.
+
+It reads fitted classifiers and draws; it trains and computes nothing. matplotlib, an optional
+package, is imported when it draws.
+"""
+
+import textwrap
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from ._classifier import MLPDiskClassifier
+
+LONGEST_NAME = 50
+# What the legend says of the lines.
+STYLES = {"training": "-", "validation": "--", "best epoch": "o"}
+
+
+def _import_pyplot():
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "LossCurveDisplay needs matplotlib to draw: pip install 'skdisk[plot]'"
+        ) from error
+    return plt
+
+
+def _find_classifier(estimator):
+    """Find the fitted classifier in a search or at the end of a pipeline."""
+    found = estimator
+    while not isinstance(found, MLPDiskClassifier):
+        if isinstance(found, Pipeline):
+            found = found.steps[-1][1]
+        elif hasattr(found, "best_estimator_"):
+            found = found.best_estimator_
+        elif isinstance(found, (GridSearchCV, RandomizedSearchCV)):
+            raise NotFittedError(
+                f"This {type(found).__name__} has no best_estimator_. Call 'fit' first, with "
+                "refit=True."
+            )
+        else:
+            raise TypeError(
+                "estimator must be a fitted MLPDiskClassifier, a pipeline that ends in one, a "
+                f"search of one, or a list of those. Got {estimator!r}."
+            )
+    check_is_fitted(found)
+    return found
+
+
+def _write_value(value):
+    """Write the value of a parameter for a person."""
+    if isinstance(value, type):
+        return value.__name__
+    without_repr = type(value).__repr__ is object.__repr__
+    return type(value).__name__ if without_repr else str(value)
+
+
+def _name_differences(classifiers):
+    """Name classifiers by what differs in their parameters; number them if that is not enough."""
+    params = [
+        {name: _write_value(value) for name, value in clf.get_params(deep=False).items()}
+        for clf in classifiers
+    ]
+    different = [
+        name
+        for name in params[0]
+        # Lists of objects that are written with their addresses.
+        if name != "callbacks" and len({own[name] for own in params}) > 1
+    ]
+    names = [
+        textwrap.shorten(
+            ", ".join(f"{name}={own[name]}" for name in different),
+            LONGEST_NAME,
+            placeholder=" ...",
+        )
+        for own in params
+    ]
+    if len(set(names)) < len(names):
+        names = [", ".join(filter(None, (f"fit {i}", name))) for i, name in enumerate(names, 1)]
+    return names
+
+
+class LossCurveDisplay:
+    """The mean loss of each epoch, of one or several fits.
+
+    Create it with `from_estimator`. A training loss is a solid line, a validation loss a dashed
+    one of the same colour, with a dot at the epoch in which it was lowest. All parameters are
+    stored as attributes.
+
+    Parameters
+    ----------
+    train_loss : list of array-like of shape (n_epochs,)
+        For each fit, the mean training loss of each epoch, in nats.
+    valid_loss : list of (array-like of shape (n_epochs,) or None), default=None
+        For each fit, the mean validation loss after each epoch, in nats; None for a fit without.
+    best_epoch : list of (int or None), default=None
+        For each fit, the epoch to mark on its validation loss, counted from 1.
+    name : list of (str or None), default=None
+        What the legend calls each fit.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes with the curves.
+    figure_ : matplotlib Figure
+        The figure that the axes are in.
+    lines_ : list of matplotlib Line2D
+        Fit by fit the line of the training loss, then that of the validation loss if there is one.
+    markers_ : list of matplotlib Line2D
+        The dots at the best epochs.
+
+    See Also
+    --------
+    MLPDiskClassifier : Its attribute `history_` has the numbers.
+    sklearn.model_selection.LearningCurveDisplay : Scores by the number of training rows.
+
+    Examples
+    --------
+    >>> from skdisk import LossCurveDisplay, MLPDiskClassifier, make_disk
+    >>> X, y = make_disk(500, random_state=0)
+    >>> fits = [
+    ...     MLPDiskClassifier(lr=lr, momentum=0.9, max_epochs=20, random_state=0).fit(X, y)
+    ...     for lr in (0.001, 0.01)
+    ... ]
+    >>> display = LossCurveDisplay.from_estimator(fits)
+    >>> display.name
+    ['lr=0.001', 'lr=0.01']
+    >>> display.ax_.get_ylabel()
+    'mean loss (nats)'
+    """
+
+    def __init__(self, *, train_loss, valid_loss=None, best_epoch=None, name=None):
+        self.train_loss = train_loss
+        self.valid_loss = valid_loss
+        self.best_epoch = best_epoch
+        self.name = name
+
+    @classmethod
+    def from_estimator(cls, estimator, *, ax=None, name=None, curve_kwargs=None, log=False):
+        """Draw the loss curves of fitted classifiers.
+
+        Parameters
+        ----------
+        estimator : MLPDiskClassifier, Pipeline, search, or list of those
+            Fitted: a classifier, a pipeline that ends in one, or a search, of which the
+            `best_estimator_` is drawn. The curves of a list are drawn in one picture.
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+        name : str or list of str, default=None
+            What the legend calls each fit. None names several by the parameters in which they
+            differ, and does not name a single one.
+        curve_kwargs : dict or list of dict, default=None
+            What goes to matplotlib's `plot`: the same for all fits, or a dict for each.
+        log : bool, default=False
+            Whether the axis of the loss is logarithmic.
+
+        Returns
+        -------
+        display : LossCurveDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If an estimator has not been fitted, or a search was not refitted.
+        TypeError
+            If an estimator is not as described.
+        ValueError
+            If the list is empty, or another length than `name` or `curve_kwargs`.
+        ImportError
+            If matplotlib is not installed.
+        """
+        estimators = estimator if isinstance(estimator, (list, tuple)) else [estimator]
+        if not estimators:
+            raise ValueError("estimator must be at least one fitted estimator. Got an empty list.")
+        classifiers = [_find_classifier(each) for each in estimators]
+        if isinstance(name, str):
+            name = [name]
+        elif name is None and len(classifiers) > 1:
+            name = _name_differences(classifiers)
+        display = cls(
+            train_loss=[clf.loss_curve_ for clf in classifiers],
+            valid_loss=[clf.validation_loss_curve_ for clf in classifiers],
+            best_epoch=[clf.best_epoch_ for clf in classifiers],
+            name=name,
+        )
+        return display.plot(ax, curve_kwargs=curve_kwargs, log=log)
+
+    def plot(self, ax=None, *, curve_kwargs=None, log=False):
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+        curve_kwargs : dict or list of dict, default=None
+            What goes to matplotlib's `plot`: the same for all fits, or a dict for each.
+        log : bool, default=False
+            Whether the axis of the loss is logarithmic.
+
+        Returns
+        -------
+        display : LossCurveDisplay
+            The display itself.
+
+        Raises
+        ------
+        ValueError
+            If lists that belong together have different lengths.
+        ImportError
+            If matplotlib is not installed.
+        """
+        plt = _import_pyplot()
+        curves = list(self._iterate_curves(curve_kwargs, plt))
+        place = {}
+        if ax is None and len(curves) > 1:
+            _, ax = plt.subplots(figsize=(9, max(4.8, len(curves) / 4)), layout="constrained")
+            place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+        elif ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        self.lines_, self.markers_ = [], []
+        for curve in curves:
+            self._plot_curve(*curve)
+        ax.set(xlabel="epoch", ylabel="mean loss (nats)")
+        ax.xaxis.set_major_locator(
+            plt.MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+        )
+        if log:
+            ax.set_yscale("log")
+        self._add_legend(**place)
+        return self
+
+    def _iterate_curves(self, curve_kwargs, plt):
+        """Iterate over what belongs to each fit: losses, best epoch, name, style."""
+        if not all(np.ndim(loss) == 1 for loss in self.train_loss):
+            raise ValueError(
+                "train_loss must be a list of curves, one for each fit, such as "
+                f"[clf.loss_curve_]. Got {self.train_loss!r}."
+            )
+        n_fits = len(self.train_loss)
+        if curve_kwargs is None and n_fits > len(plt.rcParams["axes.prop_cycle"]):
+            # matplotlib would give the same colour to several.
+            colors = plt.colormaps["viridis"](np.linspace(0, 0.9, n_fits))
+            curve_kwargs = [{"color": color} for color in colors]
+        elif not isinstance(curve_kwargs, (list, tuple)):
+            curve_kwargs = [curve_kwargs or {}] * n_fits
+        parts = {name: getattr(self, name) for name in ("valid_loss", "best_epoch", "name")}
+        parts["curve_kwargs"] = curve_kwargs
+        for name, values in parts.items():
+            if values is None:
+                parts[name] = [None] * n_fits
+            elif isinstance(values, str) or len(values) != n_fits:
+                raise ValueError(
+                    f"{name} must be a list with one item for each fit, of which there are "
+                    f"{n_fits}. Got {values!r}."
+                )
+        return zip(self.train_loss, *parts.values(), strict=True)
+
+    def _plot_curve(self, train_loss, valid_loss, best_epoch, name, style):
+        """Draw one fit. If it has no name, the legend says what each line is."""
+        ax, epochs = self.ax_, range(1, len(train_loss) + 1)
+        (train,) = ax.plot(epochs, train_loss, **{"label": name or "training", **style})
+        self.lines_.append(train)
+        if valid_loss is not None:
+            (valid,) = ax.plot(epochs, valid_loss, color=train.get_color())
+            valid.update_from(train)
+            # matplotlib keeps labels that begin with "_" out of the legend.
+            valid.set(linestyle="--", label="_validation" if name else "validation")
+            self.lines_.append(valid)
+            if best_epoch is not None and np.isfinite(lowest := valid_loss[best_epoch - 1]):
+                (marker,) = ax.plot(best_epoch, lowest, "o", color=train.get_color(), zorder=3)
+                marker.set(markersize=9, markeredgecolor="white")
+                marker.set_label("_best epoch" if name else "best epoch")
+                self.markers_.append(marker)
+        if len(train_loss) == 1:
+            # A line needs two points to be seen.
+            train.set_marker(".")
+
+    def _add_legend(self, **place):
+        """Add a legend; after the names it says what solid, dashed and a dot mean."""
+        ax = self.ax_
+        if self.name is not None:
+            used = [True, len(self.lines_) > len(self.train_loss), len(self.markers_) > 0]
+            _, known = ax.get_legend_handles_labels()
+            for (label, style), is_used in zip(STYLES.items(), used, strict=True):
+                if is_used and label not in known:
+                    ax.plot([], [], style, color="dimgray", label=label)
+        handles, _ = ax.get_legend_handles_labels()
+        handles.sort(key=lambda handle: handle.get_label() in STYLES)
+        ax.legend(handles=handles, **place)
