@@ -78,6 +78,7 @@ class FusedTrainer:
         self.state = {}
         self.n_steps = torch.zeros(n_networks, dtype=torch.float64, device=device)
         self.batches = {}
+        self.places = {}
         self.networks = self.kind = None
         self.set_hyperparameters()
 
@@ -162,23 +163,29 @@ class FusedTrainer:
         network : int, default=0
             Whose they are.
         """
-        for own, weight, own_bias, bias in self._pair(flat, parameters, network):
-            own.copy_(weight)
-            own_bias.copy_(bias)
+        for place, p in zip(self._find_places(flat, parameters, network), parameters, strict=True):
+            place.copy_(p)
 
     @torch.inference_mode()
     def store(self, flat, parameters, network=0):
         """Copy the other way round; the parameters are those of `load`."""
-        for own, weight, own_bias, bias in self._pair(flat, parameters, network):
-            weight.copy_(own)
-            bias.copy_(own_bias)
+        for place, p in zip(self._find_places(flat, parameters, network), parameters, strict=True):
+            p.copy_(place)
 
-    def _pair(self, flat, parameters, network):
-        """Pair the places of a network's weights with tensors of its own shapes."""
-        layers = self.split(flat[network : network + 1])
-        for layer, weight, bias in zip(layers, parameters[::2], parameters[1::2], strict=True):
-            n_out, n_in = weight.shape
-            yield layer[0, :n_out, :n_in], weight, layer[0, :n_out, -1], bias
+    def _find_places(self, flat, parameters, network):
+        """Find the places of a network's weights and biases in a flat buffer."""
+        key = flat.data_ptr(), network
+        if key not in self.places:
+            layers = self.split(flat[network : network + 1])
+            self.places[key] = [
+                place
+                for layer, weight in zip(layers, parameters[::2], strict=True)
+                for place in (
+                    layer[0, : weight.shape[0], : weight.shape[1]],
+                    layer[0, : weight.shape[0], -1],
+                )
+            ]
+        return self.places[key]
 
     def run_epoch(self, X, y, orders, row_weights=None, *, row_keys=None, seeds=None):
         """Train every network for one epoch.

@@ -313,14 +313,17 @@ class DiskNet(NeuralNetClassifier):
             return ([row[name] for row in rows] for name in names)
         else:
             losses, sizes = [], []
-            for batch in iterator:
-                # Each weight is used twice a row, and training does so three times.
-                operations = len(batch[0]) * self.n_weights_ * (6 if training else 2)
-                with limit_threads(operations):
+            # Each weight is used twice a row, and training does so three times.
+            n_rows = max(getattr(iterator, "sizes", [self.batch_size]))
+            operations = n_rows * self.n_weights_ * (6 if training else 2)
+            with limit_threads(operations):
+                for batch in iterator:
                     losses.append(step_fn(batch, **fit_params)["loss"].item())
-                sizes.append(len(batch[0]))
-        rows = zip(losses, sizes, strict=True)
-        self.history[-1]["batches"].extend(dict(zip(names, row, strict=True)) for row in rows)
+                    sizes.append(len(batch[0]))
+        loss_name, size_name = names
+        self.history[-1]["batches"].extend(
+            {loss_name: loss, size_name: size} for loss, size in zip(losses, sizes, strict=True)
+        )
         self.history.record(f"{prefix}_batch_count", len(losses))
         return losses, sizes
 
@@ -336,7 +339,7 @@ class DiskNet(NeuralNetClassifier):
     @torch.no_grad()
     def _check_weights(self):
         # The losses of an epoch say nothing of its last step.
-        if not parameters_to_vector(self.parameters_).isfinite().all():
+        if not math.isfinite(parameters_to_vector(self.parameters_).sum()):
             self._stop_as_diverged("the weights are not finite")
 
     def _stop_as_diverged(self, what):
