@@ -80,6 +80,8 @@ class _Memory:
         self.keys.setdefault(self.candidate, []).append(key)
         if key not in self.trainings:
             training = estimator._prepare(*args, **kwargs)
+            # A worker process gets its own networks, not those of the whole search.
+            del training.trained._memory
             for data in (training.train, training.validation):
                 if data is not None:
                     # What many fits have in common is there once.

@@ -1,6 +1,7 @@
 """The fused searches beside scikit-learn's own: the same results, networks trained together."""
 
 import copy
+import pickle
 import re
 import signal
 
@@ -257,6 +258,20 @@ def test_stacks_are_spread_over_processes(clf, data, n_jobs):
     grid = {"lr": [0.05, 0.1], "batch_size": [16, 32]}
     fused, _ = run_both(clf, grid, data, n_jobs=n_jobs)
     assert len({k for stacks in fused.fusion_report_["stacks"] for k in stacks}) >= 2
+
+
+def test_a_worker_gets_the_networks_of_its_stack_only(clf, data, monkeypatch):
+    train_stack, sizes = search_module._train_stack, []
+
+    def spy(trainings):
+        sizes.append(len(pickle.dumps(trainings)) / len(trainings))
+        return train_stack(trainings)
+
+    monkeypatch.setattr(search_module, "_train_stack", spy)
+    for grid in ({"lr": [0.1]}, {"lr": [0.1 + i / 100 for i in range(20)]}):
+        FusedGridSearchCV(clf, grid, cv=3, max_stack=3).fit(*data)
+    assert len(sizes) == 21
+    assert max(sizes) < 1.3 * min(sizes)
 
 
 def test_what_cannot_be_stacked_is_fitted_all_the_same(clf, data):
