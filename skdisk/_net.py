@@ -29,7 +29,7 @@ from ._batches import TensorBatches, WeightedDataset, as_rows
 from ._module import MLP
 from ._noise import make_epoch_seed
 from ._obstacles import find_obstacle, find_passing_obstacle
-from ._prediction import FEW_ROWS, ROWS_AT_ONCE, iterate_log_proba
+from ._prediction import FEW_ROWS, count_rows_at_once, iterate_log_proba
 from ._schedules import compute_learning_rates
 from ._stack import run_alone
 from ._threads import limit_threads
@@ -156,7 +156,8 @@ class DiskNet(NeuralNetClassifier):
                 shuffle=self.shuffle,
                 generator=self.generator_,
             )
-        return self.iterator_valid(dataset, ROWS_AT_ONCE, device=self.device)
+        X, _ = data_from_dataset(dataset)
+        return self.iterator_valid(dataset, count_rows_at_once(X.shape[1]), device=self.device)
 
     @property
     def _has_mlp(self):

@@ -15,6 +15,11 @@ NUMBERS_AT_ONCE = 2**22
 FEW_ROWS = 256
 
 
+def count_rows_at_once(n_features):
+    """Count the rows of a chunk: few enough that they may be made dense."""
+    return max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // n_features))
+
+
 def iterate_log_proba(module, X, device):
     """Yield the log-probabilities of a chunk of rows after the other.
 
@@ -32,7 +37,7 @@ def iterate_log_proba(module, X, device):
     log_proba : tensor of shape (n_rows, n_classes), dtype=float32
         Log-probabilities.
     """
-    n_rows = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // X.shape[1]))
+    n_rows = count_rows_at_once(X.shape[1])
     # The mode is not set around the loop: it would be on wherever this generator is consumed.
     if len(X) <= min(FEW_ROWS, n_rows):
         with torch.inference_mode():
