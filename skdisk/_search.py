@@ -53,6 +53,10 @@ class _Memory:
         By the same: the number of the stack.
     keys, reasons : dict
         By candidate: the hashes of its fits, and in words why they are not in a stack.
+    shared : dict
+        By hash: data, and what steps of pipelines have made, which many fits have in common.
+    n_stacks : int
+        How many stacks have been trained.
     """
 
     def __init__(self):

@@ -13,18 +13,9 @@ PACKAGE = Path(skdisk.__file__).parent
 # From the ground up: a file imports only from files above it.
 LAYERS = [
     *("_compat", "_disk", "_device", "_threads", "_noise", "_module", "_activations", "_updates"),
-    *(
-        "_steps",
-        "_engine",
-        "_prediction",
-        "_batches",
-        "_obstacles",
-        "_fused",
-        "_stack",
-        "_schedules",
-    ),
-    *("_callbacks", "_net", "_labels", "_data", "_weights", "_optimizers", "_persistence"),
-    *("_classifier", "_search", "_display", "__init__", "__main__"),
+    *("_steps", "_engine", "_prediction", "_batches", "_obstacles", "_fused", "_stack"),
+    *("_schedules", "_callbacks", "_net", "_labels", "_data", "_weights", "_optimizers"),
+    *("_persistence", "_classifier", "_search", "_display", "__init__", "__main__"),
 ]
 FILES = sorted(PACKAGE.glob("*.py"))
 
