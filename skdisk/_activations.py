@@ -16,9 +16,16 @@ SELU_SCALE = 1.0507009873554804934193349852946
 
 
 def _make_relu(Z, A, D):
-    # f'(Z) is 1 where A > 0 and 0 where A = 0: the sign of A.
+    forward = [partial(torch.clamp_min, Z, 0.0, out=A)] if Z is not A else [A.relu_]
+    if D.dim() == 3:
+        return forward, [partial(aten.threshold_backward.grad_input, D, A, 0.0, grad_input=D)]
+    # One network's step is faster so: f'(Z) is 1 where A > 0 and 0 where A = 0, the sign of A.
     derivative = torch.empty_like(D)
-    return [A.relu_], [partial(torch.sign, A, out=derivative), partial(D.mul_, derivative)]
+    return forward, [partial(torch.sign, A, out=derivative), partial(D.mul_, derivative)]
+
+
+def _make_identity(Z, A, D):
+    return [partial(A.copy_, Z)] if Z is not A else [], []
 
 
 def _make_from_output(forward, backward, *constants):
@@ -26,7 +33,7 @@ def _make_from_output(forward, backward, *constants):
 
     def make(Z, A, D):
         return (
-            [partial(forward, A, *constants, out=A)],
+            [partial(forward, Z, *constants, out=A)],
             [partial(backward, D, A, grad_input=D)],
         )
 
@@ -36,7 +43,7 @@ def _make_from_output(forward, backward, *constants):
 def _make_elu(alpha, scale):
     def make(Z, A, D):
         return (
-            [partial(aten.elu.out, A, alpha, scale, out=A)],
+            [partial(aten.elu.out, Z, alpha, scale, out=A)],
             [partial(aten.elu_backward.grad_input, D, alpha, scale, 1, True, A, grad_input=D)],
         )
 
@@ -46,7 +53,7 @@ def _make_elu(alpha, scale):
 def _make_leaky_relu(Z, A, D):
     slope = LEAKY_RELU_SLOPE
     return (
-        [partial(aten.leaky_relu.out, A, slope, out=A)],
+        [partial(aten.leaky_relu.out, Z, slope, out=A)],
         [partial(aten.leaky_relu_backward.grad_input, D, A, slope, True, grad_input=D)],
     )
 
@@ -65,10 +72,10 @@ def _make_from_input(forward, backward):
 
 
 # For each f: (does its derivative need Z?, a function that makes the operations A <- f(Z) and
-# D <- D * f'(Z)). Where Z is not needed, it shares the memory of A.
+# D <- D * f'(Z)). Where Z is not needed, it may be A itself.
 OPERATIONS = {
     "relu": (False, _make_relu),
-    "identity": (False, lambda Z, A, D: ([], [])),
+    "identity": (False, _make_identity),
     "tanh": (False, _make_from_output(torch.tanh, aten.tanh_backward.grad_input)),
     "logistic": (False, _make_from_output(torch.sigmoid, aten.sigmoid_backward.grad_input)),
     "leaky_relu": (False, _make_leaky_relu),

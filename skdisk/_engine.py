@@ -4,6 +4,7 @@ torch only; nothing here knows scikit-learn or skorch. The notation and the math
 are in `_steps.py` and `_updates.py`.
 """
 
+import math
 from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
@@ -91,7 +92,7 @@ class FusedTrainer:
 
     @torch.inference_mode()
     def _make_flat(self):
-        return torch.zeros(self.n_networks, self.n_weights, **self.options)
+        return torch.zeros(self.n_networks * self.n_weights, **self.options)
 
     @torch.inference_mode()
     def set_hyperparameters(self, networks=None, **common):
@@ -122,8 +123,10 @@ class FusedTrainer:
                 self.columns[name].copy_(value)
             return
         self.kind, self.columns, self.batches = kind, columns, {}
-        # Without momentum and decay the products add to the weights themselves.
-        stores_gradient = kind.needs_gradient or self.precise_weights is not None
+        self.gradient_goes_to = kind.gradient_goes_to
+        if self.precise_weights is not None:
+            self.gradient_goes_to = "gradient"
+        stores_gradient = self.gradient_goes_to == "gradient"
         self.gradient = self._make_flat() if stores_gradient else None
         self.scratch = self._make_flat() if stores_gradient else None
         for name in kind.state:
@@ -135,19 +138,38 @@ class FusedTrainer:
 
         Parameters
         ----------
-        flat : tensor of shape (n_networks, n_weights)
+        flat : tensor of shape (n_networks * n_weights,)
             Such as `weights`.
 
         Returns
         -------
         layers : list of tensor of shape (n_networks, n_l, n_{l-1} + 1)
-            Views of it, the bias in the last column.
+            Views of it, the bias in the last column. Each is contiguous: only then does torch
+            hand the products of all networks to the BLAS in one call.
         """
         layers, end = [], 0
         for n_in, n_out in pairwise(self.layer_sizes):
-            start, end = end, end + n_out * (n_in + 1)
-            layers.append(flat[:, start:end].view(-1, n_out, n_in + 1))
+            shape = self.n_networks, n_out, n_in + 1
+            start, end = end, end + math.prod(shape)
+            layers.append(flat[start:end].view(shape))
         return layers
+
+    def split_by_network(self, flat):
+        """View a flat buffer of all weights as matrices that have a row for each network.
+
+        Parameters
+        ----------
+        flat : tensor of shape (n_networks * n_weights,)
+            Such as `weights`.
+
+        Returns
+        -------
+        parts : list of tensor of shape (n_networks, n_weights_of_part)
+            Views of it: of one network one, of several one a layer.
+        """
+        if self.n_networks == 1:
+            return [flat[None]]
+        return [layer.flatten(start_dim=1) for layer in self.split(flat)]
 
     @torch.inference_mode()
     def load(self, flat, parameters, network=0):
@@ -155,7 +177,7 @@ class FusedTrainer:
 
         Parameters
         ----------
-        flat : tensor of shape (n_networks, n_weights)
+        flat : tensor of shape (n_networks * n_weights,)
             `weights`, or a value of `state`.
         parameters : sequence of tensor
             weight of shape (n_l, n_{l-1}) and bias of shape (n_l,) of each layer in turn; of a
@@ -176,13 +198,12 @@ class FusedTrainer:
         """Find the places of a network's weights and biases in a flat buffer."""
         key = flat.data_ptr(), network
         if key not in self.places:
-            layers = self.split(flat[network : network + 1])
             self.places[key] = [
                 place
-                for layer, weight in zip(layers, parameters[::2], strict=True)
+                for layer, weight in zip(self.split(flat), parameters[::2], strict=True)
                 for place in (
-                    layer[0, : weight.shape[0], : weight.shape[1]],
-                    layer[0, : weight.shape[0], -1],
+                    layer[network, : weight.shape[0], : weight.shape[1]],
+                    layer[network, : weight.shape[0], -1],
                 )
             ]
         return self.places[key]

@@ -27,9 +27,9 @@ With D_l = dL / dZ_l, of shape (n_l, b), the chain rule gives
     D_{l-1} = (V_l^T D_l) * f'(Z_{l-1})             V_l is W_l without its bias column
     dL/dW_l = D_l A_{l-1}^T                         (n_l, n_{l-1} + 1), bias included
 
-and the way from dL/dW to new weights is the business of `_updates.py`. Plain SGD does not take it:
-no gradient is stored, W_l <- W_l - (lr D_l) A_{l-1}^T is one product that adds to W_l, and lr is
-multiplied into r.
+and the way from dL/dW to new weights is the business of `_updates.py`. Plain SGD stores no gradient:
+W_l <- W_l - (lr D_l) A_{l-1}^T is one product that adds to W_l, and lr is multiplied into r. With
+momentum the products add to the velocity.
 
 In float64, where that is asked for, are all of these but the weights themselves and the step.
 
@@ -45,7 +45,7 @@ import torch
 
 from ._activations import OPERATIONS
 from ._noise import make_mask, make_unit_keys
-from ._updates import compute_step_sizes, make_update
+from ._updates import compute_step_sizes, make_preparation, make_update
 
 # The BLAS takes the product with D_L, of as few rows as there are classes, for one of large
 # matrices. Measured on one core, from about this many numbers in the result, and for at most so
@@ -133,7 +133,9 @@ class Block:
             drops = trainer.kind.dropout[layer]
             # Derivatives are computed from the values before dropout.
             values = torch.empty_like(D_l) if drops else A[-1][..., :-1, :]
-            Z.append(torch.empty_like(D_l) if needs_Z else values)
+            # The products of several networks are one call of the BLAS only if their result is
+            # contiguous, which A without its ones is not.
+            Z.append(torch.empty_like(D_l) if needs_Z or K > 1 else values)
             forward, backward = make_activation(Z[-1], values, D_l)
             if drops:
                 mask = make_units(n)
@@ -155,16 +157,21 @@ class Block:
         ):
             backward += _make_product(product, W_l[..., :-1].mT, D_l, D_below) + derivative
 
-        if gradient is None:
-
-            def update(layer, A_below):
-                return partial(add_product, W[layer], D[layer], A_below, alpha=-1)
-        else:
+        if trainer.gradient_goes_to == "gradient":
             G = [one(layer) for layer in trainer.split(gradient)]
 
             def update(layer, A_below):
                 return partial(product, D[layer], A_below, out=G[layer])
+        else:
+            is_velocity = trainer.gradient_goes_to == "momentum_buffer"
+            flat = trainer.state["momentum_buffer"] if is_velocity else weights
+            target = [one(layer) for layer in trainer.split(flat)]
 
+            def update(layer, A_below):
+                sign = 1 if is_velocity else -1
+                return partial(add_product, target[layer], D[layer], A_below, alpha=sign)
+
+        backward += make_preparation(trainer)
         shared = [*backward, *(update(layer, A_l.mT) for layer, A_l in enumerate(A, start=1))]
         take_keys = [[]] * self.n_batches
         if any(trainer.kind.dropout):
@@ -239,7 +246,7 @@ class Block:
             # A batch without weight: 0 / 1 instead of 0 / 0.
             r.div_(torch.where(total > 0, total, 1.0))
             idle = total[:, :, 0, 0] == 0
-        if self.trainer.gradient is None:
+        if self.trainer.gradient_goes_to == "weights":
             lr = self.trainer.columns["lr"][:, :, None]
             torch.mul(r, lr, out=self.scaled_r[:n_batches])
         else:
@@ -266,12 +273,16 @@ class Block:
 
     def _run_step(self, step, is_idle):
         """Run a step that leaves the networks without weight in this batch as they are."""
-        state = [self.trainer.weights, *self.trainer.state.values()]
-        before = [flat[is_idle] for flat in state]
+        state = [
+            part
+            for flat in (self.trainer.weights, *self.trainer.state.values())
+            for part in self.trainer.split_by_network(flat)
+        ]
+        before = [part[is_idle] for part in state]
         for operation in step:
             operation()
-        for flat, rows in zip(state, before, strict=True):
-            flat[is_idle] = rows
+        for part, rows in zip(state, before, strict=True):
+            part[is_idle] = rows
 
     def _run_graph(self, n_batches):
         """Run the steps as one CUDA graph, so that the GPU does not wait for Python.

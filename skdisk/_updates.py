@@ -51,9 +51,11 @@ class Kind(NamedTuple):
     dropout: tuple
 
     @property
-    def needs_gradient(self):
-        """Whether gradients are stored; plain SGD adds them to the weights as they come."""
-        return self.optimizer != "sgd" or self.momentum or self.weight_decay or self.max_norm
+    def gradient_goes_to(self):
+        """Where products add the gradient: plain SGD and momentum have no need to store it."""
+        if self.optimizer != "sgd" or self.nesterov or self.max_norm:
+            return "gradient"
+        return "momentum_buffer" if self.momentum else "weights"
 
     @property
     def state(self):
@@ -145,8 +147,34 @@ def compute_step_sizes(networks, n_steps):
     return step_size, make(n["eps"] for n in networks) * correction
 
 
+def make_preparation(trainer):
+    """Make the operations that come before the products add the gradient somewhere.
+
+    Parameters
+    ----------
+    trainer : FusedTrainer
+        Its `weights`, `state` and `columns` are worked on.
+
+    Returns
+    -------
+    operations : list of callable
+        To be called in turn, when the derivatives have been computed.
+    """
+    kind, given, operations = trainer.kind, trainer.columns, []
+    if trainer.gradient_goes_to == "weights" and kind.weight_decay:
+        # W - lr (G + d W) is (1 - lr d) W - lr G.
+        return [partial(W.mul_, given["keep"]) for W in trainer.split_by_network(trainer.weights)]
+    if trainer.gradient_goes_to == "momentum_buffer":
+        velocities = trainer.split_by_network(trainer.state["momentum_buffer"])
+        for U, W in zip(velocities, trainer.split_by_network(trainer.weights), strict=True):
+            operations.append(partial(U.mul_, given["momentum"]))
+            if kind.weight_decay:
+                operations.append(partial(U.addcmul_, W, given["weight_decay"]))
+    return operations
+
+
 def make_update(trainer, step_size, step_eps):
-    """Make the operations that step from the gradient, on all weights at once.
+    """Make the operations that come when the products have added the gradient.
 
     Parameters
     ----------
@@ -160,60 +188,68 @@ def make_update(trainer, step_size, step_eps):
     operations : list of callable
         To be called in turn.
     """
-    kind, G = trainer.kind, trainer.gradient
-    if G is None:
+    if trainer.gradient_goes_to == "weights":
         return []
-    operations = []
-    if kind.max_norm:
-        operations += _make_clipping(G, trainer.columns["max_norm"])
-    if kind.weight_decay and kind.optimizer != "adamw":
-        decay = trainer.columns["weight_decay"]
-        operations += [
-            partial(torch.mul, trainer.weights, decay, out=trainer.scratch),
-            partial(G.add_, trainer.scratch),
-        ]
-    if kind.optimizer == "sgd":
-        return operations + _make_sgd(trainer)
-    return operations + _make_adam(trainer, step_size, step_eps)
+    kind, given = trainer.kind, trainer.columns
+    flat = {"weights": trainer.weights, **trainer.state}
+    if trainer.gradient_goes_to == "gradient":
+        flat |= {"gradient": trainer.gradient, "scratch": trainer.scratch}
+    split = map(trainer.split_by_network, flat.values())
+    parts = [dict(zip(flat, values, strict=True)) for values in zip(*split, strict=True)]
+    if trainer.gradient_goes_to == "momentum_buffer":
+        return [_subtract(part["weights"], part["momentum_buffer"], given["lr"]) for part in parts]
+    operations = _make_clipping(parts, given["max_norm"]) if kind.max_norm else []
+    for part in parts:
+        if kind.weight_decay and kind.optimizer != "adamw":
+            operations.append(
+                partial(part["gradient"].addcmul_, part["weights"], given["weight_decay"])
+            )
+        if kind.optimizer == "sgd":
+            operations += _make_sgd(kind, part, given)
+        else:
+            operations += _make_adam(kind, part, given, step_size, step_eps)
+    return operations
 
 
-def _make_clipping(G, max_norm):
+def _subtract(W, values, factors):
+    return partial(W.addcmul_, values, factors, value=-1)
+
+
+def _make_clipping(parts, max_norm):
+    norms = max_norm.new_empty(len(parts), *max_norm.shape)
     norm = torch.empty_like(max_norm)
     return [
-        partial(torch.linalg.vector_norm, G, 2, 1, True, out=norm),
+        *(
+            partial(torch.linalg.vector_norm, part["gradient"], 2, 1, True, out=part_norm)
+            for part, part_norm in zip(parts, norms, strict=True)
+        ),
+        partial(torch.linalg.vector_norm, norms, 2, 0, out=norm),
         partial(norm.add_, 1e-6),
         partial(torch.div, max_norm, norm, out=norm),
         partial(norm.clamp_, max=1.0),
-        partial(G.mul_, norm),
+        *(partial(part["gradient"].mul_, norm) for part in parts),
     ]
 
 
-def _make_sgd(trainer):
-    kind, given = trainer.kind, trainer.columns
-    W, G, scratch = trainer.weights, trainer.gradient, trainer.scratch
+def _make_sgd(kind, part, given):
+    W, G, scratch = part["weights"], part["gradient"], part["scratch"]
     direction, operations = G, []
     if kind.momentum:
-        direction = U = trainer.state["momentum_buffer"]
+        direction = U = part["momentum_buffer"]
         operations += [partial(U.mul_, given["momentum"]), partial(U.add_, G)]
     if kind.nesterov:
         # With K networks, some of them Nesterov's: share_G G + share_U U is G + m U or U.
-        direction = G
+        direction = scratch
         operations += [
-            partial(G.mul_, given["share_G"]),
-            partial(torch.mul, U, given["share_U"], out=scratch),
-            partial(G.add_, scratch),
+            partial(torch.mul, G, given["share_G"], out=scratch),
+            partial(scratch.addcmul_, U, given["share_U"]),
         ]
-    return [
-        *operations,
-        partial(torch.mul, direction, given["lr"], out=scratch),
-        partial(W.sub_, scratch),
-    ]
+    return [*operations, _subtract(W, direction, given["lr"])]
 
 
-def _make_adam(trainer, step_size, step_eps):
-    kind, given = trainer.kind, trainer.columns
-    W, G, scratch = trainer.weights, trainer.gradient, trainer.scratch
-    M, V = trainer.state["exp_avg"], trainer.state["exp_avg_sq"]
+def _make_adam(kind, part, given, step_size, step_eps):
+    W, G, scratch = part["weights"], part["gradient"], part["scratch"]
+    M, V = part["exp_avg"], part["exp_avg_sq"]
     operations = []
     if kind.optimizer == "adamw" and kind.weight_decay:
         operations.append(partial(W.mul_, given["keep"]))
@@ -225,6 +261,5 @@ def _make_adam(trainer, step_size, step_eps):
         partial(torch.sqrt, V, out=scratch),
         partial(scratch.add_, step_eps),
         partial(torch.div, M, scratch, out=scratch),
-        partial(scratch.mul_, step_size),
-        partial(W.sub_, scratch),
+        _subtract(W, scratch, step_size),
     ]

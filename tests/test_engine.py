@@ -245,8 +245,11 @@ def test_a_stack_gives_what_each_network_gives_alone(n_networks, momentum):
             expected = trainer.run_epoch(X, y, [order])[:, 0]
             np.testing.assert_allclose(losses[: len(expected), k], expected, rtol=1e-5)
             assert (losses[len(expected) :, k] == 0).all()
-    for k, trainer in enumerate(alone):
-        np.testing.assert_allclose(stack.weights[k], trainer.weights[0], rtol=0, atol=1e-6)
+    ours = read(stack, stack.weights, modules)
+    for parameters, trainer, module in zip(ours, alone, modules, strict=True):
+        [theirs] = read(trainer, trainer.weights, [module])
+        for a, b in zip(parameters, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS) - {"logistic"}))
