@@ -8,6 +8,8 @@ _MODULES = {
     "FusedRandomizedSearchCV": "._search",
     "LossCurveDisplay": "._display",
     "MLPDiskClassifier": "._classifier",
+    "MLPDiskEnsemble": "._ensemble",
+    "cross_validate_fused": "._cross_validation",
     "make_disk": "._disk",
 }
 
@@ -16,7 +18,9 @@ __all__ = [
     "FusedRandomizedSearchCV",
     "LossCurveDisplay",
     "MLPDiskClassifier",
+    "MLPDiskEnsemble",
     "__version__",
+    "cross_validate_fused",
     "make_disk",
 ]
 __version__ = version("skdisk")

@@ -27,9 +27,9 @@ With D_l = dL / dZ_l, of shape (n_l, b), the chain rule gives
     D_{l-1} = (V_l^T D_l) * f'(Z_{l-1})             V_l is W_l without its bias column
     dL/dW_l = D_l A_{l-1}^T                         (n_l, n_{l-1} + 1), bias included
 
-and the way from dL/dW to new weights is the business of `_updates.py`. Plain SGD stores no gradient:
-W_l <- W_l - (lr D_l) A_{l-1}^T is one product that adds to W_l, and lr is multiplied into r. With
-momentum the products add to the velocity.
+and the way from dL/dW to new weights is the business of `_updates.py`. Plain SGD does not store
+the gradient: W_l <- W_l - (lr D_l) A_{l-1}^T is one product that adds to W_l, and lr is multiplied
+into r. With momentum the products add to the velocity.
 
 In float64, where that is asked for, are all of these but the weights themselves and the step.
 
@@ -40,6 +40,7 @@ next to nothing. K networks are the same list with a leading axis of length K: `
 
 import threading
 from functools import partial
+from weakref import proxy
 
 import torch
 
@@ -76,7 +77,8 @@ class Block:
     """Room for the data of some batches of equal size, and the steps that train on them."""
 
     def __init__(self, trainer, batch_size, n_batches):
-        self.trainer = trainer
+        # The trainer has its blocks: a cycle would keep their memory for the garbage collector.
+        self.trainer = proxy(trainer)
         self.batch_size = batch_size
         self.n_batches = n_batches
         self.n_rows = n_batches * batch_size

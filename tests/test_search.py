@@ -32,6 +32,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback, EarlyStopping, ProgressBar
 
 from skdisk import FusedGridSearchCV, FusedRandomizedSearchCV, MLPDiskClassifier, make_disk
+from skdisk import _lookup as lookup_module
 from skdisk import _search as search_module
 
 PIPELINE = "mlpdiskclassifier__"
@@ -261,13 +262,13 @@ def test_stacks_are_spread_over_processes(clf, data, n_jobs):
 
 
 def test_a_worker_gets_the_networks_of_its_stack_only(clf, data, monkeypatch):
-    train_stack, sizes = search_module._train_stack, []
+    train_stack, sizes = lookup_module._train_stack, []
 
     def spy(trainings):
         sizes.append(len(pickle.dumps(trainings)) / len(trainings))
         return train_stack(trainings)
 
-    monkeypatch.setattr(search_module, "_train_stack", spy)
+    monkeypatch.setattr(lookup_module, "_train_stack", spy)
     for grid in ({"lr": [0.1]}, {"lr": [0.1 + i / 100 for i in range(20)]}):
         FusedGridSearchCV(clf, grid, cv=3, max_stack=3).fit(*data)
     assert len(sizes) == 21

@@ -1,0 +1,100 @@
+"""`MLPDiskEnsemble`: networks that differ in their seed, trained as one, which vote."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ._classifier import MLPDiskClassifier
+from ._compat import Interval, validate_parameter_constraints
+from ._lookup import Memory, stack, train_all, unstack
+
+
+class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
+    """Classifiers that differ in their random state only; their mean probabilities decide.
+
+    Parameters
+    ----------
+    estimator : MLPDiskClassifier, default=None
+        What each member is, but for its `random_state`. None stands for `MLPDiskClassifier()`.
+    n_members : int, default=10
+        How many there are.
+    n_jobs : int, default=None
+        How many stacks of members to train at a time.
+    random_state : int, RandomState instance or None, default=None
+        Where the members' random states come from. None draws from the operating system.
+
+    Attributes
+    ----------
+    estimators_ : list of MLPDiskClassifier
+        The fitted members.
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    n_features_in_, feature_names_in_
+        As those of a member.
+
+    References
+    ----------
+    Lakshminarayanan et al., Deep ensembles, NeurIPS 2017, https://arxiv.org/abs/1612.01474
+
+    Examples
+    --------
+    >>> from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
+    >>> X, y = make_disk(500, random_state=0)
+    >>> clf = MLPDiskClassifier(lr=0.05, momentum=0.9, max_epochs=30)
+    >>> MLPDiskEnsemble(clf, n_members=5, random_state=0).fit(X, y).predict([[0, 0], [0.9, 0.9]])
+    array([1, 0])
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 - scikit-learn's own form
+        "estimator": [MLPDiskClassifier, None],
+        "n_members": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, estimator=None, n_members=10, *, n_jobs=None, random_state=None):
+        self.estimator = estimator
+        self.n_members = n_members
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(self, X, y, sample_weight=None):
+        """Train the members; the parameters are those of `MLPDiskClassifier.fit`."""
+        validate_parameter_constraints(
+            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
+        )
+        # check_random_state(None) would be NumPy's global generator, not ours to change.
+        rng = np.random.RandomState() if self.random_state is None else self.random_state
+        seeds = check_random_state(rng).randint(np.iinfo(np.int32).max, size=self.n_members)
+        estimator = MLPDiskClassifier() if self.estimator is None else self.estimator
+        memory = Memory()
+        members = [stack(clone(estimator).set_params(random_state=int(s)), memory) for s in seeds]
+        for memory.candidate, member in enumerate(members):
+            member.fit(X, y, sample_weight)
+        train_all(memory, n_jobs=self.n_jobs, max_stack="auto", verbose=0)
+        for member in members:
+            unstack(member.fit(X, y, sample_weight))
+        vars(self).pop("feature_names_in_", None)
+        names = {"classes_", "n_features_in_", "feature_names_in_"} & vars(members[0]).keys()
+        vars(self).update({name: getattr(members[0], name) for name in names})
+        self.estimators_ = members
+        return self
+
+    def predict_proba(self, X):
+        """Average the members' probabilities: shape (n_samples, n_classes), dtype float32."""
+        check_is_fitted(self)
+        return np.mean([member.predict_proba(X) for member in self.estimators_], axis=0)
+
+    def predict(self, X):
+        """Predict the label of each row: shape (n_samples,)."""
+        positions = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[positions]
+
+    def __sklearn_tags__(self):
+        """Say that sparse rows are taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

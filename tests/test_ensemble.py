@@ -1,0 +1,73 @@
+"""`MLPDiskEnsemble`: members are plain fits, and their mean probabilities decide."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
+
+CLF = MLPDiskClassifier((16,), momentum=0.9, max_epochs=30)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_disk(120, flip_y=0.1, random_state=0)
+
+
+@parametrize_with_checks([MLPDiskEnsemble(CLF, n_members=2, random_state=0)])
+def test_scikit_learn_check_passes(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_members_are_the_plain_fits_and_vote_softly(data, n_jobs):
+    ensemble = MLPDiskEnsemble(CLF, n_members=3, n_jobs=n_jobs, random_state=0).fit(*data)
+    seeds = [member.random_state for member in ensemble.estimators_]
+    assert len(set(seeds)) == 3
+    plain = [clone(CLF).set_params(random_state=seed).fit(*data) for seed in seeds]
+    expected = np.mean([clf.predict_proba(data[0]) for clf in plain], axis=0)
+    proba = ensemble.predict_proba(data[0])
+    np.testing.assert_allclose(proba, expected, atol=1e-5)
+    assert proba.dtype == np.float32
+    np.testing.assert_array_equal(ensemble.predict(data[0]), proba.argmax(axis=1))
+    assert {type(member) for member in ensemble.estimators_} == {MLPDiskClassifier}
+    assert all(member.fused_ for member in ensemble.estimators_)
+
+
+def test_weights_labels_and_names(data):
+    X = pd.DataFrame(data[0], columns=["a", "b"])
+    y = np.where(data[1] == 1, "in", "out")
+    weights = np.arange(120) % 3
+    ensemble = MLPDiskEnsemble(CLF, n_members=2, random_state=0).fit(X, y, weights)
+    assert ensemble.feature_names_in_.tolist() == ["a", "b"]
+    assert ensemble.classes_.tolist() == ["in", "out"]
+    assert set(ensemble.predict(X)) == {"in", "out"}
+    assert not hasattr(clone(ensemble).fit(*data), "feature_names_in_")
+    member = clone(ensemble.estimators_[0]).fit(X, y, weights)
+    np.testing.assert_allclose(
+        ensemble.estimators_[0].predict_proba(X), member.predict_proba(X), atol=1e-5
+    )
+
+
+def test_the_default_member_is_the_default_classifier(data):
+    assert clone(MLPDiskEnsemble()).estimator is None
+    [member] = MLPDiskEnsemble(n_members=1, random_state=0).fit(*data).estimators_
+    assert member.get_params() == MLPDiskClassifier(random_state=member.random_state).get_params()
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"n_members": 0}, "The 'n_members' parameter of MLPDiskEnsemble must be an int"),
+        ({"estimator": "mlp"}, "The 'estimator' parameter of MLPDiskEnsemble must be an inst"),
+        ({"estimator": MLPDiskClassifier(lr=-1)}, "The 'lr' parameter of MLPDiskClassifier"),
+    ],
+    ids=str,
+)
+def test_bad_parameters_are_refused_and_leave_no_trace(data, params, match):
+    ensemble = MLPDiskEnsemble(**params)
+    with pytest.raises(ValueError, match=match):
+        ensemble.fit(*data)
+    assert not hasattr(ensemble, "estimators_")
