@@ -11,6 +11,7 @@ from numbers import Integral
 
 import joblib
 import numpy as np
+from joblib.parallel import get_active_backend
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
@@ -166,8 +167,54 @@ def unstack(estimator):
         estimator.memory = None
 
 
-def _train_stack(trainings):
+def _find_datasets(trainings):
+    pairs = [(training.train, training.validation) for training in trainings]
+    return [data for pair in pairs for data in pair if data is not None]
+
+
+def _return(values):
+    return values
+
+
+def _send_data(trainings):
+    """Send the data of trainings to a Dask cluster, if joblib's active backend is one.
+
+    Unlike scattered data, what is the result of a task is there again after a worker has died.
+
+    Returns
+    -------
+    sent : dict
+        What stands for an array in the tasks of the cluster, by the array's `id`.
+    """
+    client = getattr(get_active_backend()[0], "client", None)
+    if client is None:
+        return {}
+    arrays = {
+        id(values): values for data in _find_datasets(trainings) for values in (data.X, data.y)
+    }
+    return {key: client.submit(_return, values, pure=False) for key, values in arrays.items()}
+
+
+def _split_off_data(trainings, sent):
+    """Put numbers in the place of the data of trainings; return both.
+
+    What the arguments of a task contain, joblib sends with each of them; the arguments themselves
+    can be something that has been sent before.
+    """
+    places = {}
+    for data in _find_datasets(trainings):
+        data.X, data.y = (
+            places.setdefault(id(values), (len(places), values))[0] for values in (data.X, data.y)
+        )
+    # What was given is for callbacks of scikit-learn, with which no training comes here.
+    trainings = [training._replace(given=None) for training in trainings]
+    return trainings, *(sent.get(key, values) for key, (_, values) in places.items())
+
+
+def _train_stack(trainings, *arrays):
     """Train networks together; return the estimators, or the errors that they ended with."""
+    for data in _find_datasets(trainings):
+        data.X, data.y = arrays[data.X], arrays[data.y]
     nets = [training.trained.net_ for training in trainings]
     for net in nets:
         net.run_fused_epoch = run_with_others
@@ -216,8 +263,12 @@ def train_all(memory, *, n_jobs, max_stack, verbose):
     memory.candidate = None
     max_stack = MAX_STACK if max_stack == "auto" else max_stack
     stacks = _divide(memory.trainings, max_stack, joblib.effective_n_jobs(n_jobs))
+    sent = _send_data(memory.trainings.values())
     trained = joblib.Parallel(n_jobs, return_as="generator")(
-        joblib.delayed(_train_stack)([memory.trainings[key] for key in keys]) for keys in stacks
+        joblib.delayed(_train_stack)(
+            *_split_off_data([memory.trainings[key] for key in keys], sent)
+        )
+        for keys in stacks
     )
     progress = tqdm(
         total=len(memory.trainings),

@@ -28,9 +28,9 @@ def stack_sizes(monkeypatch):
     """Collect the sizes of the stacks that are trained in this process."""
     train_stack, sizes = lookup_module._train_stack, []
 
-    def spy(trainings):
+    def spy(trainings, *arrays):
         sizes.append(len(trainings))
-        return train_stack(trainings)
+        return train_stack(trainings, *arrays)
 
     monkeypatch.setattr(lookup_module, "_train_stack", spy)
     return sizes

@@ -10,6 +10,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROMISES = {
     "analysis.py": ["Five folds:", "test_roc_auc", "hidden_layer_sizes", "train_loss"],
+    "partitions.py": ["all in memory", "peak_MB", "equal, bit by bit: True"],
     "training.py": ["balanced_accuracy", "valid_loss", "epoch", "loss_curves.png"],
 }
 

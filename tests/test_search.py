@@ -264,9 +264,9 @@ def test_stacks_are_spread_over_processes(clf, data, n_jobs):
 def test_a_worker_gets_the_networks_of_its_stack_only(clf, data, monkeypatch):
     train_stack, sizes = lookup_module._train_stack, []
 
-    def spy(trainings):
+    def spy(trainings, *arrays):
         sizes.append(len(pickle.dumps(trainings)) / len(trainings))
-        return train_stack(trainings)
+        return train_stack(trainings, *arrays)
 
     monkeypatch.setattr(lookup_module, "_train_stack", spy)
     for grid in ({"lr": [0.1]}, {"lr": [0.1 + i / 100 for i in range(20)]}):
