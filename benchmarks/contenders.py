@@ -21,11 +21,11 @@ from skdisk import MLPDiskClassifier
 LR = 1e-3
 
 
-def make_module(n_features, hidden, n_classes=2, last=nn.LogSoftmax):
+def make_module(n_features, hidden, n_classes=2, last=nn.LogSoftmax, activation=nn.ReLU):
     """Make the network with torch's own building blocks."""
     layers, n_in = [], n_features
     for n_out in hidden:
-        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        layers += [nn.Linear(n_in, n_out), activation()]
         n_in = n_out
     return nn.Sequential(*layers, nn.Linear(n_in, n_classes), last(dim=1))
 
@@ -67,7 +67,7 @@ def fit_dataloader(X, y, hidden, batch_size, epochs):
     train_by_hand(make_module(X.shape[1], hidden), lambda: loader, epochs)
 
 
-def fit_presliced(X, y, hidden, batch_size, epochs, optimizer=torch.optim.SGD):
+def fit_presliced(X, y, hidden, batch_size, epochs, optimizer=torch.optim.SGD, activation=nn.ReLU):
     """Train a hand-written loop over slices of shuffled tensors."""
     X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y)
 
@@ -75,13 +75,14 @@ def fit_presliced(X, y, hidden, batch_size, epochs, optimizer=torch.optim.SGD):
         order = torch.randperm(len(X))
         return zip(X[order].split(batch_size), y[order].split(batch_size), strict=True)
 
-    train_by_hand(make_module(X.shape[1], hidden), slice_batches, epochs, optimizer)
+    module = make_module(X.shape[1], hidden, activation=activation)
+    train_by_hand(module, slice_batches, epochs, optimizer)
 
 
-def fit_skorch(X, y, hidden, batch_size, epochs):
-    """Fit skorch's classifier, set up as its users must for such data."""
-    net = NeuralNetClassifier(
-        make_module(X.shape[1], hidden, last=nn.Softmax),
+def make_skorch(n_features, hidden, batch_size, epochs):
+    """Make skorch's classifier, set up as its users must for such data."""
+    return NeuralNetClassifier(
+        make_module(n_features, hidden, last=nn.Softmax),
         lr=LR,
         batch_size=batch_size,
         max_epochs=epochs,
@@ -89,23 +90,33 @@ def fit_skorch(X, y, hidden, batch_size, epochs):
         iterator_train__shuffle=True,
         verbose=0,
     )
+
+
+def fit_skorch(X, y, hidden, batch_size, epochs):
+    """Fit skorch's classifier."""
+    net = make_skorch(X.shape[1], hidden, batch_size, epochs)
     net.fit(X.astype(np.float32), y)
     return lambda X: net.predict_proba(X.astype(np.float32))
 
 
-def fit_sklearn(X, y, hidden, batch_size, epochs):
-    """Fit scikit-learn's MLPClassifier with the same recipe."""
-    clf = MLPClassifier(
+def make_sklearn(hidden, batch_size, epochs):
+    """Make scikit-learn's MLPClassifier with the same recipe."""
+    return MLPClassifier(
         hidden,
         solver="sgd",
         alpha=0,
         momentum=0,
         learning_rate_init=LR,
-        batch_size=min(batch_size, len(X)),
+        batch_size=batch_size,
         max_iter=epochs,
         n_iter_no_change=epochs + 1,
         random_state=0,
     )
+
+
+def fit_sklearn(X, y, hidden, batch_size, epochs):
+    """Fit scikit-learn's MLPClassifier."""
+    clf = make_sklearn(hidden, min(batch_size, len(X)), epochs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         clf.fit(X, y)

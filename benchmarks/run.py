@@ -17,54 +17,28 @@ from pathlib import Path
 
 import contenders
 import numpy as np
+import searches
 import torch
+from measuring import (
+    PAUSE,
+    READ_PEAK,
+    RESULTS,
+    make_data,
+    make_row,
+    make_rows,
+    measure,
+    read_peak_memory,
+)
 
 from skdisk import make_disk
 from skdisk._engine import FusedTrainer
 
-# The threads of a contender go on waiting for work a while after it, on cores that the next one
-# needs: without a pause, whoever follows MLPClassifier looks up to 1.5 times as slow as it is.
-PAUSE = 0.2
-RESULTS = Path(__file__).parent / "results"
 LESSON = "a. lesson, s/step"
 TRAINERS = {
     "skdisk": contenders.fit_skdisk,
     "pre-sliced loop": contenders.fit_presliced,
     "MLPClassifier": contenders.fit_sklearn,
 }
-
-
-def measure(functions, repeats, pause=PAUSE):
-    """Time functions in turn; return the seconds of each, repeat by repeat."""
-    seconds = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            time.sleep(pause)
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def make_row(case, name, seconds, base, unit=1.0):
-    """Summarise the seconds of one contender beside those of skdisk."""
-    seconds, base = np.array(seconds), np.array(base)
-    low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75]) / unit
-    return {
-        "case": case,
-        "contender": name,
-        "median": median,
-        "quartiles": [low, high],
-        "ratio": float(np.median(seconds) / np.median(base)),
-        "seconds": seconds.tolist(),
-    }
-
-
-def make_rows(case, seconds, units=None):
-    """Summarise a case; `units` divides the seconds of each contender, e.g. by its steps."""
-    units = units or dict.fromkeys(seconds, 1.0)
-    scaled = {name: np.array(values) / units[name] for name, values in seconds.items()}
-    return [make_row(case, name, values, scaled["skdisk"]) for name, values in scaled.items()]
 
 
 def run_lesson(quick):
@@ -125,12 +99,6 @@ GROWTH = {
 BASE = {"rows": 10_000, "features": 20, "hidden": 64, "batch": 128}
 
 
-def make_data(rows, features):
-    """Make standard normal rows, labelled by the sign of the first feature."""
-    X = np.random.default_rng(0).standard_normal((rows, features))
-    return X, (X[:, 0] > 0).astype(np.int64)
-
-
 def run_growth(quick):
     """Case b: seconds a row of training data and epoch, along one axis at a time."""
     points = [(axis, {**BASE, axis: value}) for axis, values in GROWTH.items() for value in values]
@@ -168,15 +136,6 @@ def run_prediction(quick):
         seconds = measure(functions, 5 if quick else repeats, pause)
         rows += make_rows(f"c. predict_proba of {n_rows:,} rows, s", seconds)
     return rows
-
-
-# The high-water mark of this very process: what getrusage tells includes the process it came from.
-READ_PEAK = "float(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024"
-
-
-def read_peak_memory():
-    """Read the peak memory of this process in MB."""
-    return eval(READ_PEAK)
 
 
 def run_process(name, rows, epochs):
@@ -360,34 +319,54 @@ def draw(rows, path):
     figure.savefig(path, dpi=120)
 
 
+CASES = {
+    "a": (run_lesson, run_overhead),
+    "b": (run_growth, run_memory),
+    "c": (run_prediction,),
+    "d": (run_cold_start,),
+    "e": (run_options,),
+    "f": (searches.run_search,),
+    "g": (searches.run_variants,),
+    "h": (searches.run_many_networks,),
+}
+
+
 def main():
-    """Run all cases and write table, JSON and picture."""
+    """Run all cases, or some, and write table, JSON and picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the folder of the results")
+    parser.add_argument("--cases", default=",".join(CASES), help="their letters, e.g. f,g,h")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="the folder of the results; with some cases only, none is the default",
+    )
     parser.add_argument("--train", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.train:
         name, rows, epochs = args.train
         train_in_process(name, int(rows), int(epochs))
         return
+    letters = args.cases.split(",")
+    if not set(letters) <= set(CASES):
+        parser.error(f"--cases takes letters of {', '.join(CASES)}. Got {args.cases!r}.")
     rows = []
-    cases = (
-        *(run_lesson, run_overhead, run_growth, run_memory, run_prediction, run_cold_start),
-        run_options,
-    )
-    for run in cases:
+    for run in (run for letter, runs in CASES.items() if letter in letters for run in runs):
         print(f"{run.__doc__.splitlines()[0]}", flush=True)
         for row in run(args.quick):
             rows.append(row)
             figures = f"{row['median']:.3g}  x {row['ratio']:.2f}"
             print(f"    {row['case']:55} {row['contender']:22} {figures}", flush=True)
-    args.output.mkdir(parents=True, exist_ok=True)
+    output = args.output or (RESULTS if set(letters) == set(CASES) else None)
+    if output is None:
+        return
+    output.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
     results = {"machine": machine, "rows": rows}
-    (args.output / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
-    write_table(machine, rows, args.output / "bench.md")
-    draw(rows, args.output / "bench.png")
+    (output / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_table(machine, rows, output / "bench.md")
+    if {"a", "b"} <= set(letters):
+        draw(rows, output / "bench.png")
 
 
 if __name__ == "__main__":
