@@ -11,7 +11,6 @@ import joblib
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.model_selection import check_cv, cross_validate
-from sklearn.utils import indexable
 
 from ._lookup import Memory, check_max_stack, stack, train_all, unstack
 
@@ -103,7 +102,7 @@ def cross_validate_fused(
     stacked = stack(estimator, memory)
     given = {
         "groups": groups,
-        "cv": _SameSplits(check_cv(cv, indexable(y)[0], classifier=is_classifier(estimator))),
+        "cv": _SameSplits(check_cv(cv, y, classifier=is_classifier(estimator))),
         "params": params,
         "pre_dispatch": pre_dispatch,
     }

@@ -20,6 +20,18 @@ def disk():
     return X, y
 
 
+@pytest.fixture(scope="session")
+def data():
+    """Make the data of searches: X of shape (90, 2), a tenth of the labels wrong."""
+    return make_disk(90, flip_y=0.1, random_state=0)
+
+
+@pytest.fixture
+def clf():
+    """Make the classifier of searches."""
+    return MLPDiskClassifier((6,), lr=0.1, momentum=0.9, max_epochs=4, random_state=0)
+
+
 @pytest.fixture
 def make_clf():
     """Make classifiers that train in milliseconds."""

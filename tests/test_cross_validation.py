@@ -9,18 +9,8 @@ from sklearn.model_selection import GroupKFold, ShuffleSplit, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skdisk import MLPDiskClassifier, cross_validate_fused, make_disk
+from skdisk import MLPDiskClassifier, cross_validate_fused
 from skdisk import _lookup as lookup_module
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make_disk(90, flip_y=0.1, random_state=0)
-
-
-@pytest.fixture
-def clf():
-    return MLPDiskClassifier((6,), lr=0.1, momentum=0.9, max_epochs=4, random_state=0)
 
 
 @pytest.fixture

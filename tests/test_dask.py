@@ -12,7 +12,7 @@ from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
-from skdisk import FusedGridSearchCV, MLPDiskClassifier, make_disk
+from skdisk import FusedGridSearchCV, MLPDiskClassifier
 
 GRID = {"lr": [0.01, 0.02, 0.05, 0.1], "batch_size": [16, 32]}
 
@@ -27,16 +27,6 @@ def client():
         Client(cluster) as client,
     ):
         yield client
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make_disk(90, flip_y=0.1, random_state=0)
-
-
-@pytest.fixture
-def clf():
-    return MLPDiskClassifier((6,), lr=0.1, momentum=0.9, max_epochs=4, random_state=0)
 
 
 def fit_on_cluster(search, data):

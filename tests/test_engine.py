@@ -1,6 +1,8 @@
 """The fused trainer against torch's own autograd and optimisers, in float64."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -339,6 +341,19 @@ def test_data_that_take_several_blocks(monkeypatch, n_rows):
     for losses, weights in results[1:]:
         assert torch.equal(losses, results[0][0])
         assert torch.equal(weights, results[0][1])
+
+
+def test_the_memory_of_a_trainer_does_not_wait_for_the_garbage_collector():
+    X, y, generator = make_problem(0, 100, 3, 2)
+    trainer = make_trainer([MLP(3, 2, (4,), generator=generator)], 16)
+    trainer.run_epoch(X, y, [torch.arange(100)])
+    block = weakref.ref(trainer.batches[16])
+    gc.disable()
+    try:
+        del trainer
+        assert block() is None
+    finally:
+        gc.enable()
 
 
 def test_hyperparameters_may_change_between_epochs():

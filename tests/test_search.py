@@ -31,21 +31,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback, EarlyStopping, ProgressBar
 
-from skdisk import FusedGridSearchCV, FusedRandomizedSearchCV, MLPDiskClassifier, make_disk
+from skdisk import FusedGridSearchCV, FusedRandomizedSearchCV, MLPDiskClassifier
 from skdisk import _lookup as lookup_module
 from skdisk import _search as search_module
 
 PIPELINE = "mlpdiskclassifier__"
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make_disk(90, flip_y=0.1, random_state=0)
-
-
-@pytest.fixture
-def clf():
-    return MLPDiskClassifier((6,), lr=0.1, momentum=0.9, max_epochs=4, random_state=0)
 
 
 def get_scores(search):
@@ -143,6 +133,18 @@ def test_which_candidates_share_a_stack(clf, data):
     assert find_stacks({"hidden_layer_sizes": [3, (6, 3)]}) == [[0], [1]]
     sigmoid = {"activation": ["logistic"], "hidden_layer_sizes": [3, 6]}
     assert find_stacks(sigmoid) == [[0], [1]]
+
+
+def test_networks_of_very_different_widths_do_not_share_a_stack(clf, data):
+    clf.set_params(max_epochs=1)
+    grid = {"hidden_layer_sizes": [(16, 16), (20, 20), (128, 128)], "lr": [0.1, 0.2]}
+    search = FusedGridSearchCV(clf, grid, cv=3).fit(*data)
+    assert search.fusion_report_["stacks"].tolist() == [[1]] * 4 + [[0]] * 2
+    # The widest are more than half of the work: two workers share them.
+    search.set_params(n_jobs=2).fit(*data)
+    stacks = search.fusion_report_["stacks"]
+    assert {k for candidate in stacks[4:] for k in candidate} == {0, 1}
+    assert_same_search(search, GridSearchCV(clf, grid, cv=3).fit(*data))
 
 
 def test_a_stack_has_at_most_so_many_networks(clf, data):
