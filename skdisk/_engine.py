@@ -194,6 +194,23 @@ class FusedTrainer:
         for place, p in zip(self._find_places(flat, parameters, network), parameters, strict=True):
             p.copy_(place)
 
+    def sum_weights(self):
+        """Sum up the weights of each network: not a finite number where one of them is not."""
+        return sum(part.sum(dim=1) for part in self.split_by_network(self.weights))
+
+    def _get_changing(self):
+        return self.weights, self.n_steps, *self.state.values()
+
+    def copy_state(self):
+        """Copy all that training changes."""
+        return [tensor.clone() for tensor in self._get_changing()]
+
+    @torch.inference_mode()
+    def set_state(self, state):
+        """Go back to what `copy_state` has copied."""
+        for tensor, values in zip(self._get_changing(), state, strict=True):
+            tensor.copy_(values)
+
     def _find_places(self, flat, parameters, network):
         """Find the places of a network's weights and biases in a flat buffer."""
         key = flat.data_ptr(), network

@@ -5,6 +5,8 @@ smallest epochs: between epochs, all is where skorch, callbacks and torch look f
 """
 
 import math
+import time
+from typing import NamedTuple
 
 import torch
 from scipy import sparse
@@ -15,6 +17,25 @@ from ._obstacles import FUSED_OPTIMIZERS
 
 # What torch's optimisers keep in their parameter groups, as far as they have it.
 GROUP_NAMES = ("lr", "momentum", "nesterov", "weight_decay", "betas", "eps")
+
+
+class Epoch(NamedTuple):
+    """What came of an epoch of a net.
+
+    Attributes
+    ----------
+    losses, totals : list of float
+        The mean loss and the weight of each batch.
+    lr : float
+        The learning rate.
+    seconds : float
+        How long it took, with all other nets of the stack.
+    """
+
+    losses: list
+    totals: list
+    lr: float
+    seconds: float
 
 
 class Stack:
@@ -64,17 +85,40 @@ class Stack:
                 X = torch.cat([b.X for b in parts])
         self.X = X.gather if isinstance(X, CsrRows) else X
 
+    def load(self):
+        """Take settings, weights and the optimisers' state over from the nets."""
+        self._set_hyperparameters()
+        self.buffers = [_load(self.trainer, net, k) for k, net in enumerate(self.nets)]
+
+    def store(self):
+        """Give them back."""
+        for k, (net, tensors) in enumerate(zip(self.nets, self.buffers, strict=True)):
+            _store(self.trainer, net, k, tensors)
+
+    def copy_state(self):
+        """Copy all that an epoch changes."""
+        generators = [b.generator.get_state() for b in self.batches]
+        return self.trainer.copy_state(), generators
+
+    def set_state(self, state):
+        """Go back to what `copy_state` has copied."""
+        of_trainer, generators = state
+        self.trainer.set_state(of_trainer)
+        for b, generator in zip(self.batches, generators, strict=True):
+            b.generator.set_state(generator)
+
     def run_epoch(self):
-        """Train for an epoch.
+        """Train for an epoch, between `load` and `store`.
 
         Returns
         -------
-        losses : list of list of float
-            For each net, the mean loss of each of its batches.
+        epochs : list of Epoch
+            One for each net.
+        is_finite : list of bool
+            For each net, whether losses and weights are finite.
         """
-        trainer = self.trainer
-        trainer.set_hyperparameters([_read_settings(net) for net in self.nets])
-        buffers = [_load(trainer, net, k) for k, net in enumerate(self.nets)]
+        trainer, start = self.trainer, time.perf_counter()
+        self._set_hyperparameters()
         orders = [b.draw_order() for b in self.batches]
         losses = trainer.run_epoch(
             self.X,
@@ -84,9 +128,16 @@ class Stack:
             row_keys=self._take_keys(orders) if any(trainer.kind.dropout) else None,
             seeds=[b.seed or 0 for b in self.batches],
         )
-        for k, (net, tensors) in enumerate(zip(self.nets, buffers, strict=True)):
-            _store(trainer, net, k, tensors)
-        return [losses[: len(b), k].tolist() for k, b in enumerate(self.batches)]
+        is_finite = torch.isfinite(losses.sum(dim=0) + trainer.sum_weights()).tolist()
+        losses = losses.T.tolist()
+        seconds = time.perf_counter() - start
+        return [
+            Epoch(own[: len(b)], b.totals, settings["lr"], seconds)
+            for own, b, settings in zip(losses, self.batches, trainer.networks, strict=True)
+        ], is_finite
+
+    def _set_hyperparameters(self):
+        self.trainer.set_hyperparameters([_read_settings(net) for net in self.nets])
 
     def _pair(self, orders):
         return zip(self.batches, orders, strict=True)

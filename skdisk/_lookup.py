@@ -223,10 +223,11 @@ def _train_stack(trainings, *arrays):
         data.X, data.y = arrays[data.X], arrays[data.y]
     nets = [training.trained.net_ for training in trainings]
     for net in nets:
-        net.run_fused_epoch = run_with_others
+        net.run_fused_epochs = run_with_others
     errors = train_together([training.run for training in trainings])
     for net in nets:
-        net.run_fused_epoch = run_alone
+        net.run_fused_epochs = run_alone
+        net.forget_batches()
     return [error or training.trained for error, training in zip(errors, trainings, strict=True)]
 
 

@@ -129,8 +129,8 @@ class DiskNet(NeuralNetClassifier):
         # Where the schedule of the learning rate and the present training began.
         self.schedule_start_ = self.first_epoch_ = 0
         self.diverged_ = None
-        # How to run an epoch that the fused trainer can take.
-        self.run_fused_epoch = run_alone
+        # How to run epochs that the fused trainer can take.
+        self.run_fused_epochs = run_alone
         return self
 
     def get_iterator(self, dataset, training=False):
@@ -290,14 +290,12 @@ class DiskNet(NeuralNetClassifier):
         if training:
             self._check_fused()
             self.precise_ = self._is_precise(iterator)
-            if self._has_mlp and any(self.module_.dropout):
-                # The generator would make it depend on the number of rows.
-                iterator.seed = make_epoch_seed(self.seed, len(self.history))
+            self._set_seed(iterator, len(self.history) - 1)
         else:
             self.n_right_ = 0.0
         losses, sizes = self._run_batches(iterator, training, prefix, step_fn, **fit_params)
         totals = getattr(iterator, "totals", sizes)
-        self._record_loss(f"{prefix}_loss", _average(losses, totals))
+        self._record_losses(prefix, losses, totals)
         if training:
             self._check_weights()
         else:
@@ -307,7 +305,8 @@ class DiskNet(NeuralNetClassifier):
         """Go through the batches of an epoch; record and return their losses and sizes."""
         names = f"{prefix}_loss", f"{prefix}_batch_size"
         if training and self.fused_reason_ is None:
-            losses, sizes = self.run_fused_epoch(self, iterator), iterator.sizes
+            [epoch] = self.run_fused_epochs(self, iterator)
+            losses, sizes = epoch.losses, iterator.sizes
         elif self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end"):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             rows = [row for row in self.history[-1]["batches"] if names[0] in row]
@@ -325,16 +324,16 @@ class DiskNet(NeuralNetClassifier):
         self.history[-1]["batches"].extend(
             {loss_name: loss, size_name: size} for loss, size in zip(losses, sizes, strict=True)
         )
-        self.history.record(f"{prefix}_batch_count", len(losses))
         return losses, sizes
 
-    def _record_loss(self, name, loss):
-        """Record the mean loss of an epoch, and whether it is the lowest so far."""
+    def _record_losses(self, prefix, losses, totals):
+        """Record the mean loss of an epoch's batches, and whether it is the lowest so far."""
+        row, name, loss = self.history[-1], f"{prefix}_loss", _average(losses, totals)
+        row[f"{prefix}_batch_count"] = len(losses)
         if not math.isfinite(loss):
             self._stop_as_diverged(f"the {name} is {loss}")
-        self.history.record(name, loss)
         lowest = self.lowest_losses_.get(name, math.inf)
-        self.history.record(f"{name}_best", loss < lowest)
+        row |= {name: loss, f"{name}_best": loss < lowest}
         self.lowest_losses_[name] = min(loss, lowest)
 
     @torch.no_grad()
@@ -436,8 +435,11 @@ class DiskNet(NeuralNetClassifier):
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Train; on Ctrl-C, divergence or a stop in an epoch, go back to the last whole one."""
+        n_epochs = self.max_epochs if epochs is None else epochs
         try:
-            super().fit_loop(X, y, epochs, **fit_params)
+            n_done = 0 if self._is_watched() else self._run_ahead(X, y, n_epochs)
+            if n_done < n_epochs:
+                super().fit_loop(X, y, n_epochs - n_done, **fit_params)
         except KeyboardInterrupt as interrupt:
             diverged = isinstance(interrupt, DivergenceError)
             is_stop = diverged or self._is_stop_request(interrupt)
@@ -453,17 +455,62 @@ class DiskNet(NeuralNetClassifier):
                 self._load_training_state(state)
         return self
 
+    def _is_watched(self):
+        """Tell whether somebody may look at the net between epochs, or change it."""
+        watchers = (self._find_watchers(f"on_epoch_{end}") for end in ("begin", "end"))
+        return (
+            # Ctrl-C may end a training by itself, and must find it at the end of an epoch.
+            self.run_fused_epochs is run_alone
+            or self.fused_reason_ is not None
+            or self.validation_ is not None
+            or self.train_split is not None
+            or any([*map(type, found)] != [EpochTimer] for found in watchers)
+        )
+
+    def _run_ahead(self, X, y, n_epochs):
+        """Train for many epochs at once, without batches in the history; return how many."""
+        dataset, _ = self.get_split_datasets(X, y)
+        batches = self.get_iterator(dataset, training=True)
+        self.precise_ = self._is_precise(batches)
+        epochs = self.run_fused_epochs(self, batches, n_epochs)
+        for losses, totals, lr, seconds in epochs:
+            super().on_epoch_begin(self)
+            self.history[-1]["lr"] = lr
+            self._record_losses("train", losses, totals)
+            self.history[-1]["dur"] = seconds
+        return len(epochs)
+
+    def set_epoch(self, batches, number):
+        """Set what differs from epoch to epoch: learning rate and dropout.
+
+        Parameters
+        ----------
+        batches : TensorBatches
+            The training data.
+        number : int
+            How many epochs have been trained before.
+        """
+        self._set_lr(number)
+        self._set_seed(batches, number)
+
+    def _set_seed(self, batches, number):
+        if self._has_mlp and any(self.module_.dropout):
+            # The generator would make it depend on the number of rows.
+            batches.seed = make_epoch_seed(self.seed, number + 1)
+
+    def _set_lr(self, number):
+        if self.lr_schedule != "constant":
+            epoch = number - self.schedule_start_
+            lr = self.learning_rates_[min(epoch, len(self.learning_rates_) - 1)]
+            for group in self.optimizer_.param_groups:
+                group["lr"] = lr
+
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         """Remember where the last whole epoch ended, then open a new row of the history."""
         self._remember_epoch()
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
-        groups = self.optimizer_.param_groups
-        if self.lr_schedule != "constant":
-            epoch = len(self.history) - 1 - self.schedule_start_
-            lr = self.learning_rates_[min(epoch, len(self.learning_rates_) - 1)]
-            for group in groups:
-                group["lr"] = lr
-        self.history.record("lr", float(groups[0]["lr"]))
+        self._set_lr(len(self.history) - 1)
+        self.history.record("lr", float(self.optimizer_.param_groups[0]["lr"]))
 
     def _remember_epoch(self):
         self.last_whole_epoch_ = len(self.history), self._copy_training_state()
@@ -473,8 +520,15 @@ class DiskNet(NeuralNetClassifier):
 
         Callbacks may pickle the net during a training.
         """
-        history = History({**row, "batches": []} for row in self.history)
-        return super().__getstate__() | dict.fromkeys(TRAINING) | {"history_": history}
+        forgotten = {"history_": self._copy_history()}
+        return super().__getstate__() | dict.fromkeys(TRAINING) | forgotten
+
+    def _copy_history(self):
+        return History({**row, "batches": []} for row in self.history)
+
+    def forget_batches(self):
+        """Leave the history's batches out from now on: there is one for every training step."""
+        self.history_ = self._copy_history()
 
     def _is_stop_request(self, interrupt):
         """Tell a callback's `raise KeyboardInterrupt` from Ctrl-C.

@@ -2,8 +2,11 @@
 
 Every training runs in a greenlet, as it would alone: its own callbacks, validation, schedule, end.
 Where it comes to an epoch that the fused trainer can take, it waits until all others have come to
-one or have ended; then the epochs of all that can share a stack are run together.
+one or have ended; then the epochs of all that can share a stack are run together. A training that
+nobody watches asks for all its epochs at once: then it need not be woken up after each.
 """
+
+from dataclasses import dataclass, field
 
 from greenlet import getcurrent, greenlet
 
@@ -14,13 +17,73 @@ def run_alone(net, batches):
     """Run an epoch of a training that has no others beside it; keep the stack for the next."""
     if net.stack_ is None:
         net.stack_ = Stack([net], [batches])
-    [losses] = net.stack_.run_epoch()
-    return losses
+    net.stack_.load()
+    [epoch], _ = net.stack_.run_epoch()
+    net.stack_.store()
+    return [epoch]
 
 
-def run_with_others(net, batches):
-    """Run an epoch of a training that `train_together` has started."""
-    return getcurrent().parent.switch((net, batches))
+def run_with_others(net, batches, n_epochs=1):
+    """Run epochs of a training that `train_together` has started.
+
+    Parameters
+    ----------
+    net : DiskNet
+        The net in training.
+    batches : TensorBatches
+        Its data.
+    n_epochs : int, default=1
+        How many epochs to run.
+
+    Returns
+    -------
+    epochs : list of Epoch
+        What came of them. Where several are asked for, they end before an epoch in which the
+        training would diverge.
+    """
+    return getcurrent().parent.switch(Request(net, batches, n_epochs))
+
+
+@dataclass
+class Request:
+    """Epochs that a training waits for."""
+
+    net: object
+    batches: object
+    n_epochs: int
+    epochs: list = field(default_factory=list)
+
+    diverges: bool = False
+
+    @property
+    def is_ahead(self):
+        """Whether the training is not woken up after each epoch."""
+        return self.n_epochs > 1
+
+    @property
+    def n_left(self):
+        """How many epochs are still to be run."""
+        return 0 if self.diverges else self.n_epochs - len(self.epochs)
+
+
+def _run(stack, requests):
+    """Run epochs of a stack until a training must go on by itself."""
+    ahead = [request for request in requests if request.is_ahead]
+    stack.load()
+    for _ in range(min(request.n_left for request in requests)):
+        for r in ahead:
+            r.net.set_epoch(r.batches, len(r.net.history) + len(r.epochs))
+        before = stack.copy_state() if ahead else None
+        epochs, is_finite = stack.run_epoch()
+        for request, finite in zip(requests, is_finite, strict=True):
+            request.diverges = request.is_ahead and not finite
+        if any(request.diverges for request in requests):
+            # Alone, the one that diverges then runs this epoch once more.
+            stack.set_state(before)
+            break
+        for request, epoch in zip(requests, epochs, strict=True):
+            request.epochs.append(epoch)
+    stack.store()
 
 
 def find_stack(net):
@@ -59,28 +122,31 @@ def train_together(trainings):
     """
     errors, waiting = [None] * len(trainings), {}
 
-    def go_on(k, task, *losses):
+    def go_on(k, task, *epochs):
         """Let a training go on to its next epoch, or its end."""
         try:
-            request = task.switch(*losses)
+            request = task.switch(*epochs)
         except Exception as error:
             errors[k] = error
             request = None
         waiting.pop(k, None)
         if request is not None and not task.dead:
-            waiting[k] = (task, *request)
+            waiting[k] = task, request
 
     for k, train in enumerate(trainings):
         go_on(k, greenlet(lambda train=train: train() and None))
     stacks = {}
     while waiting:
         groups = {}
-        for k, (_, net, batches) in waiting.items():
-            groups.setdefault((*find_stack(net), net.precise_), []).append((k, net, batches))
+        for k, (_, request) in waiting.items():
+            key = *find_stack(request.net), request.net.precise_
+            groups.setdefault(key, []).append((k, request))
         for key, members in groups.items():
-            ks, nets, batches = zip(*members, strict=True)
-            if key not in stacks or stacks[key].nets != list(nets):
-                stacks[key] = Stack(list(nets), list(batches))
-            for k, losses in zip(ks, stacks[key].run_epoch(), strict=True):
-                go_on(k, waiting[k][0], losses)
+            nets = [request.net for _, request in members]
+            if key not in stacks or stacks[key].nets != nets:
+                stacks[key] = Stack(nets, [request.batches for _, request in members])
+            _run(stacks[key], [request for _, request in members])
+            for k, request in members:
+                if request.n_left == 0:
+                    go_on(k, waiting[k][0], request.epochs)
     return errors
