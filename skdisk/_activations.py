@@ -84,3 +84,7 @@ OPERATIONS = {
     "gelu": (True, _make_from_input(aten.gelu.out, aten.gelu_backward.grad_input)),
     "silu": (True, _make_from_input(aten.silu.out, aten.silu_backward.grad_input)),
 }
+
+# Those that are not 0 at 0, and so must be made 0 of units that are not there, in a network
+# narrower than its stack: only then do the weights that lead on from them stay 0.
+NOT_ZERO_AT_ZERO = {"logistic"}

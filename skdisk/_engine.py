@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import torch
 
+from ._activations import NOT_ZERO_AT_ZERO
 from ._noise import draw_row_keys, make_batch_seeds
 from ._steps import Block
 from ._threads import ONE_THREAD_OPERATIONS, use_one_thread
@@ -27,18 +28,20 @@ def _gather_rows(X, positions, out):
 
 
 class FusedTrainer:
-    """Train K networks of one shape by SGD, Adam or AdamW.
+    """Train K networks of one depth by SGD, Adam or AdamW.
 
     Parameters
     ----------
     layer_sizes : sequence of int
-        n_0 ... n_L: features, hidden units, classes.
+        n_0 ... n_L: features, hidden units, classes; of several networks, the widest layers.
     activation : str
         The function of the hidden layers, by its name in `skdisk._module.ACTIVATIONS`.
     batch_size : int
         Rows of a training step.
     n_networks : int, default=1
         K.
+    widths : sequence of K sequence of int, default=None
+        How many hidden units of each layer a network has, if not as many as `layer_sizes` says.
     optimizer : {"sgd", "adam", "adamw"}, default="sgd"
         The optimiser of all networks.
     precise : bool, default=False
@@ -56,6 +59,7 @@ class FusedTrainer:
         batch_size,
         *,
         n_networks=1,
+        widths=None,
         optimizer="sgd",
         precise=False,
         dtype=torch.float32,
@@ -72,6 +76,7 @@ class FusedTrainer:
         self.use_threads = operations >= ONE_THREAD_OPERATIONS
         self.optimizer = optimizer
         self.weights = self._make_flat()
+        self.masks = self._make_masks(widths)
         # Where products read the weights and leave gradients.
         self.precise_weights = self.weights.double() if precise else None
         self.precise_gradient = self.weights.double() if precise else None
@@ -89,6 +94,16 @@ class FusedTrainer:
         if self.precise_weights is None:
             return self.options
         return {**self.options, "dtype": torch.float64}
+
+    def _make_masks(self, widths):
+        """Make, where they are needed, columns of 1 and 0 that tell which units are there."""
+        hidden = self.layer_sizes[1:-1]
+        if widths is None or self.activation not in NOT_ZERO_AT_ZERO:
+            return [None] * len(hidden)
+        return [
+            None if min(own) == n else torch.arange(n)[:, None] < torch.tensor(own)[:, None, None]
+            for n, own in zip(hidden, zip(*widths, strict=True), strict=True)
+        ]
 
     @torch.inference_mode()
     def _make_flat(self):

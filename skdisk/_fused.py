@@ -53,11 +53,13 @@ class Stack:
     def __init__(self, nets, batches):
         self.nets = nets
         self.batches = batches
+        sizes = [net.module_.layer_sizes for net in nets]
         self.trainer = FusedTrainer(
-            map(max, zip(*(net.module_.layer_sizes for net in nets), strict=True)),
+            map(max, zip(*sizes, strict=True)),
             nets[0].module_.activation,
             nets[0].batch_size,
             n_networks=len(nets),
+            widths=[own[1:-1] for own in sizes],
             optimizer=FUSED_OPTIMIZERS[type(nets[0].optimizer_)],
             precise=nets[0].precise_,
             device=nets[0].device,

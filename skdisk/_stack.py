@@ -100,11 +100,9 @@ def find_stack(net):
         Equal for nets that can share one.
     """
     sizes = net.module_.layer_sizes
-    activation = net.module_.activation
-    # Units that are not there must stay without effect, and the sigmoid of 0 is not 0.
-    shape = sizes if activation == "logistic" else (sizes[0], len(sizes), sizes[-1])
+    shape = sizes[0], len(sizes), sizes[-1]
     optimizer = type(net.optimizer_).__name__
-    return shape, activation, net.batch_size, optimizer, str(net.device)
+    return shape, net.module_.activation, net.batch_size, optimizer, str(net.device)
 
 
 def train_together(trainings):

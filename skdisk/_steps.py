@@ -139,6 +139,8 @@ class Block:
             # contiguous, which A without its ones is not.
             Z.append(torch.empty_like(D_l) if needs_Z or K > 1 else values)
             forward, backward = make_activation(Z[-1], values, D_l)
+            if trainer.masks[layer] is not None:
+                forward = [*forward, partial(values.mul_, trainer.masks[layer].to(values))]
             if drops:
                 mask = make_units(n)
                 forward = [

@@ -131,8 +131,9 @@ def test_which_candidates_share_a_stack(clf, data):
     assert find_stacks({"hidden_layer_sizes": [3, 6], "max_epochs": [1, 2]}) == [[0]] * 4
     assert find_stacks({"batch_size": [8, 100]}) == [[0], [1]]
     assert find_stacks({"hidden_layer_sizes": [3, (6, 3)]}) == [[0], [1]]
+    assert find_stacks({"activation": ["relu", "logistic"]}) == [[0], [1]]
     sigmoid = {"activation": ["logistic"], "hidden_layer_sizes": [3, 6]}
-    assert find_stacks(sigmoid) == [[0], [1]]
+    assert find_stacks(sigmoid) == [[0]] * 2
 
 
 def test_networks_of_very_different_widths_do_not_share_a_stack(clf, data):
