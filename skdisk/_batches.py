@@ -134,6 +134,10 @@ class TensorBatches:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.generator = generator
+        self.n_rows = self.X.shape[0]
+        n_full, rest = divmod(self.n_rows, batch_size)
+        # The number of rows of each batch.
+        self.sizes = [batch_size] * n_full + [rest] * bool(rest)
         # What the dropout of the current epoch depends on, if there is any.
         self.seed = None
         # The weight of each batch of the current epoch.
@@ -144,16 +148,10 @@ class TensorBatches:
         return len(self.sizes)
 
     @property
-    def sizes(self):
-        """The number of rows of each batch."""
-        n_full, rest = divmod(len(self.X), self.batch_size)
-        return [self.batch_size] * n_full + [rest] * bool(rest)
-
-    @property
     def source(self):
         """Where rows and targets lie in memory: equal for those that have the same."""
         X = self.X.X.data.ctypes.data if isinstance(self.X, CsrRows) else self.X.data_ptr()
-        return X, self.y.data_ptr(), len(self.X)
+        return X, self.y.data_ptr(), self.n_rows
 
     @cached_property
     def row_keys(self):
@@ -169,11 +167,11 @@ class TensorBatches:
             Positions of rows, on the device of the data.
         """
         if self.shuffle:
-            order = torch.randperm(len(self.X), generator=self.generator).to(self.y.device)
+            order = torch.randperm(self.n_rows, generator=self.generator).to(self.y.device)
         else:
-            order = torch.arange(len(self.X), device=self.y.device)
+            order = torch.arange(self.n_rows, device=self.y.device)
         if self.weights is not None:
-            weights = pad(self.weights[order], (0, -len(order) % self.batch_size))
+            weights = pad(self.weights[order], (0, -self.n_rows % self.batch_size))
             self.totals = weights.view(-1, self.batch_size).sum(dim=1).tolist()
         return order
 

@@ -283,13 +283,14 @@ class FusedTrainer:
         return torch.nn.utils.rnn.pad_sequence(bits, batch_first=True)
 
     def _run_epoch(self, gather, y, orders, row_weights, bits):
-        n_rows = max(map(len, orders))
+        lengths = [order.shape[0] for order in orders]
+        n_rows = max(lengths)
         row_weights = row_weights or [None] * self.n_networks
         r = None
-        if min(map(len, orders)) < n_rows or any(w is not None for w in row_weights):
+        if min(lengths) < n_rows or any(w is not None for w in row_weights):
             r = torch.zeros(self.n_networks, n_rows, **self.step_options)
-            for row, order, weights in zip(r, orders, row_weights, strict=True):
-                row[: len(order)] = 1.0 if weights is None else weights
+            for row, length, weights in zip(r, lengths, row_weights, strict=True):
+                row[:length] = 1.0 if weights is None else weights
         order = torch.nn.utils.rnn.pad_sequence(list(orders), batch_first=True)
         losses = []
         n_full = n_rows - n_rows % self.batch_size

@@ -64,6 +64,7 @@ class Stack:
             precise=nets[0].precise_,
             device=nets[0].device,
         )
+        self.has_schedule = any(net.lr_schedule != "constant" for net in nets)
         self._join_data()
         for net in nets:
             # Without gradients it only tells torch's schedulers that the optimiser is in use.
@@ -120,7 +121,8 @@ class Stack:
             For each net, whether losses and weights are finite.
         """
         trainer, start = self.trainer, time.perf_counter()
-        self._set_hyperparameters()
+        if self.has_schedule:
+            self._set_hyperparameters()
         orders = [b.draw_order() for b in self.batches]
         losses = trainer.run_epoch(
             self.X,

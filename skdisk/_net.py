@@ -295,7 +295,7 @@ class DiskNet(NeuralNetClassifier):
             self.n_right_ = 0.0
         losses, sizes = self._run_batches(iterator, training, prefix, step_fn, **fit_params)
         totals = getattr(iterator, "totals", sizes)
-        self._record_losses(prefix, losses, totals)
+        self._record_losses(self.history[-1], prefix, losses, totals)
         if training:
             self._check_weights()
         else:
@@ -326,9 +326,9 @@ class DiskNet(NeuralNetClassifier):
         )
         return losses, sizes
 
-    def _record_losses(self, prefix, losses, totals):
+    def _record_losses(self, row, prefix, losses, totals):
         """Record the mean loss of an epoch's batches, and whether it is the lowest so far."""
-        row, name, loss = self.history[-1], f"{prefix}_loss", _average(losses, totals)
+        name, loss = f"{prefix}_loss", _average(losses, totals)
         row[f"{prefix}_batch_count"] = len(losses)
         if not math.isfinite(loss):
             self._stop_as_diverged(f"the {name} is {loss}")
@@ -474,10 +474,11 @@ class DiskNet(NeuralNetClassifier):
         self.precise_ = self._is_precise(batches)
         epochs = self.run_fused_epochs(self, batches, n_epochs)
         for losses, totals, lr, seconds in epochs:
-            super().on_epoch_begin(self)
-            self.history[-1]["lr"] = lr
-            self._record_losses("train", losses, totals)
-            self.history[-1]["dur"] = seconds
+            # As skorch records it, in a tenth of the time.
+            row = {"batches": [], "epoch": len(self.history) + 1, "lr": lr}
+            self.history.append(row)
+            self._record_losses(row, "train", losses, totals)
+            row["dur"] = seconds
         return len(epochs)
 
     def set_epoch(self, batches, number):
