@@ -136,7 +136,7 @@ class Stack:
         losses = losses.T.tolist()
         seconds = time.perf_counter() - start
         return [
-            Epoch(own[: len(b)], b.totals, settings["lr"], seconds)
+            Epoch(own[: len(b)], b.totals, float(settings["lr"]), seconds)
             for own, b, settings in zip(losses, self.batches, trainer.networks, strict=True)
         ], is_finite
 

@@ -71,14 +71,15 @@ def _run(stack, requests):
     ahead = [request for request in requests if request.is_ahead]
     stack.load()
     for _ in range(min(request.n_left for request in requests)):
-        for r in ahead:
-            r.net.set_epoch(r.batches, len(r.net.history) + len(r.epochs))
+        for request in ahead:
+            n_done = len(request.net.history) + len(request.epochs)
+            request.net.set_epoch(request.batches, n_done)
         before = stack.copy_state() if ahead else None
         epochs, is_finite = stack.run_epoch()
         for request, finite in zip(requests, is_finite, strict=True):
             request.diverges = request.is_ahead and not finite
         if any(request.diverges for request in requests):
-            # Alone, the one that diverges then runs this epoch once more.
+            # The training that diverges runs this epoch once more by itself, the usual way.
             stack.set_state(before)
             break
         for request, epoch in zip(requests, epochs, strict=True):
@@ -111,7 +112,7 @@ def train_together(trainings):
     Parameters
     ----------
     trainings : list of callable
-        Each trains one net, whose `run_fused_epoch` is `run_with_others`.
+        Each trains one net, whose `run_fused_epochs` is `run_with_others`.
 
     Returns
     -------
