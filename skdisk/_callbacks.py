@@ -8,6 +8,8 @@ import math
 from skorch.callbacks import Callback, PrintLog
 from tqdm.auto import tqdm
 
+from ._state import load_weights
+
 N_LINES = 10
 
 
@@ -50,7 +52,7 @@ class BestEpoch(Callback):
     def on_train_end(self, net, **kwargs):
         """Go back to the weights of the best epoch."""
         if self.parameters_ is not None:
-            net.load_weights(self.parameters_)
+            load_weights(net.module_, self.parameters_)
             self.parameters_ = None
 
 

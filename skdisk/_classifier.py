@@ -29,6 +29,7 @@ from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
 from ._optimizers import resolve_optimizer
 from ._persistence import load, save
+from ._state import resume_training
 from ._weights import (
     check_class_weight,
     check_sample_weight,
@@ -636,7 +637,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             warn_of_scales(X)
         trained.net_ = trained._make_net(seed, whole_fit)
         if resume:
-            trained.net_.resume(self.net_)
+            resume_training(trained.net_, self.net_)
         if whole_fit:
             trained.net_.schedule_start_ = len(trained.net_.history)
         n_epochs = self.max_epochs if whole_fit else 1

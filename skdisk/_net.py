@@ -11,7 +11,6 @@ It overrides only what skorch does wrongly or slowly for this network:
 - Ctrl-C: it ends the training at the last whole epoch and is raised, not swallowed.
 """
 
-import copy
 import dis
 import math
 
@@ -32,6 +31,7 @@ from ._obstacles import find_obstacle, find_passing_obstacle
 from ._prediction import FEW_ROWS, count_rows_at_once, iterate_log_proba
 from ._schedules import compute_learning_rates
 from ._stack import run_alone
+from ._state import copy_state, load_state
 from ._threads import limit_threads
 
 # What lives only during a training.
@@ -49,14 +49,6 @@ def _average(values, weights):
     """Average the values of batches."""
     pairs = zip(values, weights, strict=True)
     return float(sum(v * w for v, w in pairs) / sum(weights))
-
-
-def _copy_values(state):
-    """Copy what an optimiser remembers of a parameter."""
-    return state and {
-        name: value.clone() if torch.is_tensor(value) else copy.deepcopy(value)
-        for name, value in state.items()
-    }
 
 
 class DiskNet(NeuralNetClassifier):
@@ -452,7 +444,7 @@ class DiskNet(NeuralNetClassifier):
             ):
                 n_epochs, state = self.last_whole_epoch_
                 del self.history[n_epochs:]
-                self._load_training_state(state)
+                load_state(self, state)
         return self
 
     def _is_watched(self):
@@ -514,7 +506,7 @@ class DiskNet(NeuralNetClassifier):
         self.history.record("lr", float(self.optimizer_.param_groups[0]["lr"]))
 
     def _remember_epoch(self):
-        self.last_whole_epoch_ = len(self.history), self._copy_training_state()
+        self.last_whole_epoch_ = len(self.history), copy_state(self)
 
     def __getstate__(self):
         """Leave out what lives only during a training, and the history's batches.
@@ -546,92 +538,3 @@ class DiskNet(NeuralNetClassifier):
         return dis.opname[instruction] == "RAISE_VARARGS" and any(
             raiser is callback for _, callback in self.callbacks_
         )
-
-    def _copy_training_state(self):
-        """Copy all that an epoch of training changes, but for the history.
-
-        The optimiser's part is that of its `state_dict`, without what that costs at every epoch.
-        """
-        parameters = self.parameters_ or list(self.module_.parameters())
-        return {
-            "parameters": [p.detach().clone() for p in parameters],
-            "groups": [{**group, "params": None} for group in self.optimizer_.param_groups],
-            "optimizer": [_copy_values(self.optimizer_.state.get(p)) for p in parameters],
-            "generator": self.generator_.get_state(),
-        }
-
-    @torch.no_grad()
-    def load_weights(self, values):
-        """Set the parameters of the module.
-
-        Parameters
-        ----------
-        values : sequence of tensor
-            One for each parameter.
-        """
-        for p, value in zip(self.module_.parameters(), values, strict=True):
-            p.copy_(value)
-
-    def _load_training_state(self, state):
-        self.load_weights(state["parameters"])
-        for p, values in zip(self.module_.parameters(), state["optimizer"], strict=True):
-            self.optimizer_.state.pop(p, None)
-            if values is not None:
-                self.optimizer_.state[p] = {
-                    # torch keeps the number of steps on the CPU.
-                    name: value.to(p.device)
-                    if torch.is_tensor(value) and name != "step"
-                    else value
-                    for name, value in values.items()
-                }
-        for group, values in zip(self.optimizer_.param_groups, state["groups"], strict=True):
-            group.update(values, params=group["params"])
-        self.generator_.set_state(state["generator"])
-
-    def resume(self, earlier):
-        """Go on from where another net of the same shape stands.
-
-        Settings of the optimiser that differ between the two nets are taken from this one.
-
-        Parameters
-        ----------
-        earlier : DiskNet
-            A trained net. It stays as it is.
-
-        Returns
-        -------
-        self : DiskNet
-            This net, with the earlier one's weights, history and state of the training.
-
-        Raises
-        ------
-        ValueError
-            If the networks differ in their layers.
-        """
-        if repr(self.module_) != repr(earlier.module_):
-            raise ValueError(
-                "warm_start and partial_fit go on with the network of the earlier fit, which has "
-                f"other layers:\n{earlier.module_}\nthan the parameters ask for now:\n"
-                f"{self.module_}\nFit anew with warm_start=False, or restore the parameters."
-            )
-        state = earlier._copy_training_state()
-        if type(self.optimizer_) is not type(earlier.optimizer_):
-            # What another optimiser remembers has no meaning for this one.
-            own = self._copy_training_state()
-            state |= {"groups": own["groups"], "optimizer": own["optimizer"]}
-            self._load_training_state(state)
-        else:
-            changed = {
-                name: value
-                for name, value in self.optimizer_.defaults.items()
-                if value != earlier.optimizer_.defaults[name]
-            }
-            self._load_training_state(state)
-            for group in self.optimizer_.param_groups:
-                group.update(changed)
-                if "lr" in changed and "initial_lr" in group:
-                    # Where a schedule begins.
-                    group["initial_lr"] = changed["lr"]
-        self.history.extend(earlier.history)
-        self.schedule_start_ = earlier.schedule_start_
-        return self

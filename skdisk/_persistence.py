@@ -36,6 +36,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._device import resolve_device
 from ._net import DiskNet
+from ._state import copy_state, load_state
 
 FORMAT = "skdisk.MLPDiskClassifier"
 FORMAT_VERSION = 1
@@ -225,7 +226,7 @@ def _describe(estimator):
     """Describe an estimator, and list the defaults that stand for what cannot be described."""
     net, given = estimator.net_, estimator.get_params(deep=False)
     params, settings = _keep(given), _keep(_select_settings(net.get_params(deep=False)))
-    state = net._copy_training_state()
+    state = copy_state(net)
     if not ("optimizer" in params and "optimizer" in settings):
         # Nothing of an optimiser that is not in torch.optim has a meaning for the default one.
         for values in (params, settings):
@@ -289,7 +290,7 @@ def _rebuild(cls, description):
         **_select_settings(description["settings"]),
         device=str(device),
     ).initialize()
-    net._load_training_state(state)
+    load_state(net, state)
     net.history.extend(description["history"])
     for name in RESULTS:
         setattr(net, name, description["results"][name])

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import StepLR
 from skdisk import MLPDiskClassifier, make_disk
 from skdisk._module import ACTIVATIONS
 from skdisk._persistence import _check_file, _pack
+from skdisk._state import copy_state
 
 
 class MyAdam(torch.optim.Adam):
@@ -55,7 +56,7 @@ def rewrite(path, change):
 
 
 def assert_same_state(clf, loaded):
-    states = [fitted.net_._copy_training_state() for fitted in (clf, loaded)]
+    states = [copy_state(fitted.net_) for fitted in (clf, loaded)]
     torch.testing.assert_close(*states, rtol=0, atol=0, equal_nan=True)
 
 
