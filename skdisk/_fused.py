@@ -1,7 +1,7 @@
 """The way between skorch nets and the fused trainer: weights, state and settings of an epoch.
 
-Weights and the optimisers' state go in and out every epoch, which costs a hundredth of the
-smallest epochs: between epochs, all is where skorch, callbacks and torch look for it.
+Weights and the optimisers' state go in and out whenever somebody may look at a net: then all is
+where skorch, callbacks and torch look for it. Where nobody does, many epochs run in between.
 """
 
 import math
