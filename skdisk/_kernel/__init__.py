@@ -1,0 +1,35 @@
+"""The compiled kernel: arrays in, arrays and a status out. See README.md in this folder."""
+
+from .trainer import (
+    Data,
+    Evaluation,
+    Network,
+    Settings,
+    State,
+    Training,
+    choose_instruction_set,
+    compute_outputs,
+    evaluate,
+    explain_absence,
+    get_instruction_sets,
+    make_state,
+    predict,
+    train,
+)
+
+__all__ = [
+    "Data",
+    "Evaluation",
+    "Network",
+    "Settings",
+    "State",
+    "Training",
+    "choose_instruction_set",
+    "compute_outputs",
+    "evaluate",
+    "explain_absence",
+    "get_instruction_sets",
+    "make_state",
+    "predict",
+    "train",
+]
