@@ -6,12 +6,17 @@ than the training step. Here an epoch costs one permutation and one gather.
 
 from functools import cached_property
 
+import numpy as np
 import torch
 from scipy import sparse
 from skorch.dataset import Dataset
 from skorch.utils import data_from_dataset
 
-from ._noise import hash_rows, make_batch_seeds
+from .. import _kernel
+from .._network.noise import hash_rows, make_batch_seeds
+
+# Up to so many rows in one batch are computed in float64, which costs little then.
+FEW_ROWS = 256
 
 
 class WeightedDataset(Dataset):
@@ -56,10 +61,6 @@ class CsrRows:
             positions = positions.cpu().numpy()
         return torch.from_numpy(self.X[positions].toarray()).to(self.device)
 
-    def gather(self, positions, out):
-        """Write the rows at some positions into a tensor."""
-        out.copy_(self[positions])
-
 
 def as_rows(X, device="cpu"):
     """Wrap rows so that slices and positions give tensors.
@@ -92,12 +93,14 @@ class Batch(tuple):
         How much each row counts.
     seed : int or None
         What dropout depends on.
+    is_precise : bool, default=False
+        Whether to compute its gradients in float64.
     """
 
-    def __new__(cls, X, y, weights=None, seed=None):
+    def __new__(cls, X, y, weights=None, seed=None, is_precise=False):
         """Make the pair."""
         batch = super().__new__(cls, (X, y))
-        batch.weights, batch.seed = weights, seed
+        batch.weights, batch.seed, batch.is_precise = weights, seed, is_precise
         return batch
 
 
@@ -139,16 +142,18 @@ class TensorBatches:
         self.sizes = [batch_size] * n_full + [rest] * bool(rest)
         # What the dropout of the current epoch depends on, if there is any.
         self.seed = None
+        # Where few rows are a batch of their own, gradients in float64 make the result depend, to
+        # the last bit, neither on the order of the rows nor on whether they are repeated or
+        # weighted.
+        self.is_precise = (
+            len(self.sizes) == 1
+            and self.n_rows <= FEW_ROWS
+            and torch.device(device).type != "mps"
+        )
 
     def __len__(self):
         """Count the batches of an epoch."""
         return len(self.sizes)
-
-    @property
-    def source(self):
-        """Where rows and targets lie in memory: equal for those that have the same."""
-        X = self.X.X.data.ctypes.data if isinstance(self.X, CsrRows) else self.X.data_ptr()
-        return X, self.y.data_ptr(), self.n_rows
 
     @cached_property
     def row_keys(self):
@@ -181,4 +186,31 @@ class TensorBatches:
         seeds = [None] * len(self)
         if self.seed is not None:
             seeds = make_batch_seeds(self.seed, len(self)).tolist()
-        return map(Batch, X, self.y[order].split(n), weights, seeds)
+        precise = [self.is_precise] * len(self)
+        return map(Batch, X, self.y[order].split(n), weights, seeds, precise)
+
+
+def as_kernel_data(batches, with_keys=False):
+    """Give the data of batches the form that the kernel takes.
+
+    Parameters
+    ----------
+    batches : TensorBatches
+        On the CPU.
+    with_keys : bool, default=False
+        Whether to add the keys of the rows, which dropout needs.
+
+    Returns
+    -------
+    data : skdisk._kernel.Data
+        The same rows, labels and weights; dense rows are copied only where they have another
+        order in memory.
+    """
+    X = batches.X
+    weights = batches.weights
+    return _kernel.Data(
+        X.X if isinstance(X, CsrRows) else np.ascontiguousarray(X.numpy()),
+        batches.y.numpy(),
+        None if weights is None else weights.numpy().astype(np.float32),
+        batches.row_keys.numpy() if with_keys else None,
+    )

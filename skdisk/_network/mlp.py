@@ -6,19 +6,17 @@ And the plain network that it is without skdisk. torch only. There is no loss an
 import copy
 import math
 from collections.abc import Iterable
-from functools import partial
 from itertools import pairwise, repeat
 from numbers import Integral, Real
 
 import torch
 from torch import nn
 
-from ._noise import draw_row_keys, hash_rows, make_mask, make_threshold, make_unit_keys
+from .noise import draw_row_keys, hash_rows, make_mask, make_threshold, make_unit_keys
 
 # scikit-learn's names where it has them ("logistic"), else the names of torch.nn.functional.
 ACTIVATIONS = {
-    # In place: its input, the output of a linear layer, is needed nowhere else.
-    "relu": partial(nn.ReLU, inplace=True),
+    "relu": nn.ReLU,
     "tanh": nn.Tanh,
     "logistic": nn.Sigmoid,
     "identity": nn.Identity,
@@ -57,10 +55,15 @@ def _as_probabilities(dropout, n_layers):
 def _make_linear(n_in, n_out, generator):
     """Make an `nn.Linear` with its own initialisation, drawn from `generator`.
 
-    `nn.Linear.reset_parameters` draws from torch's global generator and nothing else; the two
-    lines that follow are its distributions, in its order.
+    Its constructor draws from torch's global generator, which is not ours to change, so that its
+    parts are put together here: the distributions are those of `nn.Linear.reset_parameters`, in
+    its order.
     """
-    linear = nn.utils.skip_init(nn.Linear, n_in, n_out)
+    linear = nn.Linear.__new__(nn.Linear)
+    nn.Module.__init__(linear)
+    linear.in_features, linear.out_features = n_in, n_out
+    linear.weight = nn.Parameter(torch.empty(n_out, n_in))
+    linear.bias = nn.Parameter(torch.empty(n_out))
     nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5), generator=generator)
     bound = 1 / math.sqrt(n_in)
     nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
@@ -184,7 +187,32 @@ def make_sequential(module):
     """
     layers = copy.deepcopy(module.layers)
     layers[-1] = nn.Softmax(dim=-1)
-    for layer in layers:
-        if isinstance(layer, nn.ReLU):
-            layer.inplace = False
     return layers.cpu().eval().requires_grad_(False)
+
+
+def is_plain(module):
+    """Tell whether a module is the MLP that its attributes describe, with none of it replaced.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module.
+
+    Returns
+    -------
+    is_plain : bool
+        Whether layer sizes and name of the activation say all that it computes, in float32.
+    """
+    if type(module) is not MLP:
+        return False
+    kinds, sizes = [], []
+    for n_in, n_out in pairwise(module.layer_sizes):
+        kinds += [nn.Linear, ACTIVATIONS[module.activation]]
+        sizes += [(n_out, n_in), (n_out,)]
+    kinds[-1] = nn.LogSoftmax
+    parameters = list(module.parameters())
+    return (
+        [*map(type, module.layers)] == kinds
+        and [tuple(p.shape) for p in parameters] == sizes
+        and all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
+    )

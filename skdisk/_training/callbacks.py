@@ -1,0 +1,175 @@
+"""Who watches a training: early stopping, scikit-learn's callbacks, and what verbose shows.
+
+The watchers of the loop have `begin_epoch`, `end_epoch`, which tells whether the training should
+stop, and `end_training`. What prints is a callback of skorch.
+"""
+
+import math
+from contextlib import suppress
+
+from skorch.callbacks import Callback, PrintLog
+from tqdm.auto import tqdm
+
+from .state import load_weights
+
+N_LINES = 10
+
+
+class BestEpoch:
+    """Stop when the validation loss falls no more, and keep the weights of its lowest epoch.
+
+    Parameters
+    ----------
+    patience : int
+        Stop after so many epochs in a row without progress.
+    tol : float
+        How far the loss must fall below the lowest one for that to be progress.
+    """
+
+    def __init__(self, patience, tol):
+        self.patience, self.tol = patience, tol
+        self.lowest, self.misses, self.parameters = math.inf, 0, None
+
+    def begin_epoch(self, state):
+        """Do nothing."""
+
+    def end_epoch(self, state):
+        """Compare the epoch with the best one; stop when the patience has ended."""
+        loss = state.history[-1]["valid_loss"]
+        self.misses = self.misses + 1 if loss > self.lowest - self.tol else 0
+        if loss < self.lowest:
+            self.lowest = loss
+            self.parameters = [p.detach().clone() for p in state.module.parameters()]
+        return self.misses >= self.patience
+
+    def end_training(self, state):
+        """Go back to the weights of the best epoch."""
+        if self.parameters is not None:
+            load_weights(state.module, self.parameters)
+
+
+class FitTasks:
+    """Tell the callbacks of scikit-learn of each epoch, which is a task of theirs.
+
+    Parameters
+    ----------
+    estimator : MLPDiskClassifier
+        Whose fit it is.
+    context : sklearn.callback.CallbackContext
+        Of the whole fit.
+    given : dict
+        `X`, `y` and `metadata`, as the user passed them.
+    make_attributes : callable
+        Makes the fitted attributes of the estimator as it stands, from the state.
+    """
+
+    def __init__(self, estimator, context, given, make_attributes):
+        self.estimator = estimator
+        self.context = context
+        self.given = given
+        self.make_attributes = make_attributes
+
+    def begin_epoch(self, state):
+        """Begin the task."""
+        self.task = self.context.subcontext(task_name="epoch")
+        self.task.call_on_fit_task_begin(estimator=self.estimator, **self.given)
+
+    def end_epoch(self, state):
+        """End the task; stop if a callback wishes so."""
+        return self.task.call_on_fit_task_end(
+            estimator=self.estimator,
+            **self.given,
+            reconstruction_attributes=lambda: self.make_attributes(state),
+        )
+
+    def end_training(self, state):
+        """Do nothing: the classifier ends the task of the whole fit."""
+
+
+def show(write, *args, **kwargs):
+    """Call what writes to the screen, which may be missing, closed or full.
+
+    Whatever becomes of the words, they must not cost a training.
+
+    Parameters
+    ----------
+    write : callable
+        Such as `print`, called with all that follows.
+    """
+    with suppress(Exception):
+        write(*args, **kwargs)
+
+
+def make_bar(**options):
+    """Make a progress bar of tqdm, one that shows nothing where nothing can be shown."""
+    try:
+        return tqdm(**options)
+    except Exception:
+        return tqdm(**options | {"disable": True})
+
+
+def _print(text):
+    show(print, text, flush=True)
+
+
+class PrintTenLines(PrintLog):
+    """Print skorch's table, but about ten lines of a training only.
+
+    Parameters
+    ----------
+    n_epochs : int
+        How long the training is.
+    """
+
+    def __init__(self, n_epochs):
+        super().__init__(sink=_print, floatfmt=".4g")
+        self.n_epochs = n_epochs
+
+    def on_train_begin(self, net, **kwargs):
+        """Choose the epochs to print."""
+        self.first_, self.every_ = len(net.history), math.ceil(self.n_epochs / N_LINES)
+        self.printed_ = None
+
+    def on_epoch_end(self, net, **kwargs):
+        """Print the first epoch, then every so many."""
+        n_epochs = len(net.history)
+        if n_epochs == self.first_ + 1 or (n_epochs - self.first_) % self.every_ == 0:
+            super().on_epoch_end(net, **kwargs)
+            self.printed_ = n_epochs
+
+    def on_train_end(self, net, **kwargs):
+        """Print the last epoch if that has not been done."""
+        if net.history and len(net.history) != self.printed_:
+            super().on_epoch_end(net, **kwargs)
+
+
+class ShowProgress(Callback):
+    """Show a progress bar of the epochs with their losses, on a terminal or in a notebook.
+
+    Parameters
+    ----------
+    n_epochs : int
+        How long the training is.
+    """
+
+    def __init__(self, n_epochs):
+        self.n_epochs = n_epochs
+
+    def on_train_begin(self, net, **kwargs):
+        """Draw the bar."""
+        self.bar_ = make_bar(total=self.n_epochs, unit="epoch", leave=True)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Move the bar on."""
+        names = ("train_loss", "valid_loss")
+        losses = {name: net.history[-1][name] for name in names if name in net.history[-1]}
+        self.bar_.set_postfix(losses, refresh=False)
+        show(self.bar_.update)
+
+    def on_train_end(self, net, **kwargs):
+        """Leave the bar as it stands."""
+        show(self.bar_.close)
+
+    def __getstate__(self):
+        """Leave the bar, which cannot be pickled, behind."""
+        return {name: value for name, value in vars(self).items() if name != "bar_"}
