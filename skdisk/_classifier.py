@@ -46,6 +46,11 @@ from ._weights import (
 AUTO_EPOCHS = 30
 AUTO_STEPS = 300
 
+# What a fit leaves behind.
+FITTED = (
+    *("classes_", "n_features_in_", "feature_names_in_", "_settings", "_state", "_result"),
+)
+
 # The columns that every history has, by the names that skorch gives them.
 HISTORY = {
     "epoch": "epoch",
@@ -69,20 +74,6 @@ def _find_callback_class(item):
 
 def _is_lr_scheduler(item):
     return issubclass(_find_callback_class(item), LRScheduler)
-
-
-class Training(NamedTuple):
-    """A fit that is ready to be run: the estimator, its data, and for how long."""
-
-    trained: "MLPDiskClassifier"
-    train: WeightedDataset
-    validation: WeightedDataset | None
-    n_epochs: int
-    given: dict
-
-    def run(self):
-        """Train the network."""
-        self.trained._train_net(self.train, self.validation, self.n_epochs, self.given)
 
 
 class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
@@ -368,7 +359,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt
             After Ctrl-C; the estimator then has the epochs that were completed.
         """
-        resume = self.warm_start and hasattr(self, "net_")
+        resume = self.warm_start and hasattr(self, "_state")
         classes = self.classes_ if resume else None
         if (X_val is None) != (y_val is None):
             given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
@@ -402,7 +393,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt
             After Ctrl-C; the estimator is then as it was before the call.
         """
-        resume = hasattr(self, "net_")
+        resume = hasattr(self, "_state")
         if classes is not None:
             classes = np.unique(labels_as_array(classes))
         elif not resume:
@@ -558,24 +549,29 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return make_sequential(self.module_)
 
     @property
+    def net_(self):
+        """The skorch net, made when somebody asks for it."""
+        return self._state.net or make_net(self._settings, self._state)
+
+    @property
     def module_(self):
         """The trained network."""
-        return self.net_.module_
+        return self._state.module
 
     @property
     def fused_reason_(self):
-        """Why the fused trainer was not used, in words, or None."""
-        return self.net_.fused_reason_
+        """Why the kernel did not train all of it, in words, or None."""
+        return self._result.reason
 
     @property
     def fused_(self):
-        """Whether the fused trainer was used."""
+        """Whether the kernel trained all of it."""
         return self.fused_reason_ is None
 
     @property
     def n_iter_(self):
         """Number of epochs that the network has been trained for."""
-        return len(self.net_.history)
+        return len(self._state.history)
 
     @property
     def loss_curve_(self):
@@ -605,7 +601,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     @property
     def history_(self):
         """A data frame of what was recorded, one row an epoch."""
-        history = pd.DataFrame(self.net_.history.to_list())
+        history = pd.DataFrame(self._state.history.to_list())
         others = [name for name in history if name not in (*HISTORY, *NOT_IN_HISTORY)]
         return history.reindex(columns=[*HISTORY, *others]).rename(columns=HISTORY)
 
@@ -617,37 +613,48 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _read_history(self, name, *missing):
         """Read a column of the history; where an epoch lacks it, there is a NaN."""
-        history = self.net_.history
+        history = self._state.history
         if missing and not any(name in row for row in history):
             return missing[0]
         return [row.get(name, np.nan) for row in history]
 
     def _find_best_epoch(self):
-        rows = self.net_.history[self.net_.first_epoch_ :]
+        rows = self._state.history[self._result.first_epoch :]
         name = "valid_loss" if any("valid_loss" in row for row in rows) else "train_loss"
         return min(((row[name], row["epoch"]) for row in rows), default=(None, None))
 
     def _train(self, *args, **kwargs):
-        training = self._prepare(*args, **kwargs)
-        trained = training.trained
+        """Train; a call that fails leaves this estimator as it was."""
+        trained, plan, given = self._prepare(*args, **kwargs)
         n_epochs_before = trained.n_iter_
         try:
-            training.run()
+            trained._run(plan, given)
         except KeyboardInterrupt:
             if trained.n_iter_ > n_epochs_before:
-                self.__dict__ = trained.__dict__
+                trained._result = Result(n_epochs_before, Ending.STOPPED)
+                self._keep(trained)
             raise
-        return self._adopt(trained)
+        if trained.n_iter_ == 0 and trained._result.ending is Ending.STOPPED:
+            raise RuntimeError("A callback stopped the training before its first epoch had ended.")
+        self._keep(trained)
+        # Last: where warnings are errors, the training is not lost.
+        self._warn_of_convergence(plan)
+        return self
+
+    def _keep(self, trained):
+        """Take over all that a training leaves behind."""
+        vars(self).update({name: value for name, value in vars(trained).items() if name in FITTED})
+        if not hasattr(trained, "feature_names_in_"):
+            vars(self).pop("feature_names_in_", None)
 
     def _prepare(
         self, X, y, sample_weight, classes=None, *, resume=False, validation=None, whole_fit=True
     ):
-        """Check everything and make what is to be trained.
+        """Check the data and plan the training.
 
-        All is attached to a copy, which takes the place of this estimator at the end, so that a
+        All is attached to a copy, whose results this estimator takes over at the end, so that a
         fit that fails anywhere leaves no trace.
         """
-        self._check_params()
         trained = copy.copy(self)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         given = {"X": X, "y": y, "metadata": metadata}
@@ -655,23 +662,23 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         sample_weight = check_sample_weight(sample_weight, X)
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
-        seed = self.net_.seed if resume else self._draw_seed()
+        seed = self._settings.seed if resume else self._draw_seed()
         train, validation = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
         if whole_fit or not resume:
             warn_of_scales(X)
         n_epochs = self._count_epochs(len(train)) if whole_fit else 1
-        trained.net_ = trained._make_net(seed, n_epochs, whole_fit)
-        if resume:
-            resume_training(trained.net_, self.net_)
-        return Training(trained, train, validation, n_epochs, given)
-
-    def _adopt(self, trained):
-        """Take over what a training has made."""
-        if trained.n_iter_ == 0 and not trained.net_.diverged_:
-            raise RuntimeError("A callback stopped the training before its first epoch had ended.")
-        trained._warn_of_convergence()
-        self.__dict__ = trained.__dict__
-        return self
+        trained._settings = settings = trained._make_settings(seed, n_epochs, whole_fit)
+        trained._state = resume_training(self._state, settings) if resume else begin(settings)
+        plan = Plan(
+            settings,
+            train,
+            validation,
+            n_epochs,
+            self._compute_learning_rates(settings, n_epochs, whole_fit),
+            self.fused if isinstance(self.fused, str) else bool(self.fused),
+            self._make_watchers(whole_fit),
+        )
+        return trained, plan, given
 
     def _divide(self, X, y, sample_weight, validation, whole_fit, seed):
         """Make the weighted data sets to train and to validate on (None without validation)."""
@@ -698,58 +705,42 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return max(AUTO_EPOCHS, math.ceil(AUTO_STEPS / n_steps))
 
     @with_callbacks
-    def _train_net(self, train, validation, n_epochs, given):
-        """Train the net; tell the callbacks of scikit-learn, if there are any, of each epoch."""
+    def _run(self, plan, given):
+        """Train; tell the callbacks of scikit-learn, if there are any, of each epoch."""
         if not getattr(self, "_skl_callbacks", None):
-            self._run_net(train, validation, n_epochs)
+            self._result = train(plan, self._state)
             return
-        names = ("classes_", "n_features_in_", "feature_names_in_")
+        names = ("classes_", "n_features_in_", "feature_names_in_", "_settings")
         fitted = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        context = self._init_callback_context(max_subtasks=n_epochs)
+        context = self._init_callback_context(max_subtasks=plan.n_epochs)
         context.call_on_fit_task_begin(estimator=self, **given)
-        tasks = FitTasks(self, context, given, lambda net: {**fitted, "net_": copy.copy(net)})
-        self.net_.callbacks_.append(("fit_tasks", tasks.initialize()))
-        try:
-            self._run_net(train, validation, n_epochs)
-        finally:
-            # It holds the data.
-            self.net_.callbacks_.pop()
+        tasks = FitTasks(self, context, given, lambda state: {**fitted, "_state": state})
+        plan = plan._replace(watchers=(tasks, *plan.watchers))
+        self._result = train(plan, self._state)
         context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
 
-    def _run_net(self, train, validation, n_epochs):
-        self.net_.partial_fit(
-            train.X,
-            train.y,
-            epochs=n_epochs,
-            sample_weight=train.weights,
-            validation=validation,
-        )
-
-    def _warn_of_convergence(self):
-        net = self.net_
-        if net.diverged_:
+    def _warn_of_convergence(self, plan):
+        result = self._result
+        if result.diverged:
             warnings.warn(
-                f"The training diverged {net.diverged_}. The network is that of the epoch before. "
-                "Use a smaller lr or clip_grad_norm, and put a StandardScaler before the "
+                f"The training diverged {result.diverged}. The network is that of the epoch "
+                "before. Use a smaller lr or clip_grad_norm, and put a StandardScaler before the "
                 "classifier.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
-            return
-        stopping = dict(net.callbacks_).get("best_epoch")
-        if (
-            stopping
-            and not stopping.stopped_
+        elif (
+            any(isinstance(watcher, BestEpoch) for watcher in plan.watchers)
+            and result.ending is Ending.COMPLETE
             # Where the patience is that long, the best of all epochs is what was asked for.
-            and self.n_iter_no_change < net.max_epochs
-            and len(net.history) == net.first_epoch_ + net.max_epochs
+            and self.n_iter_no_change < plan.n_epochs
         ):
             warnings.warn(
-                f"max_epochs={net.max_epochs} ended while the validation loss was still falling: "
+                f"max_epochs={plan.n_epochs} ended while the validation loss was still falling: "
                 f"its lowest is that of epoch {self.best_epoch_}. Try more max_epochs or a larger "
                 "lr.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
 
     def _check_params(self):
@@ -778,42 +769,45 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         rng = np.random.RandomState() if self.random_state is None else self.random_state
         return int(check_random_state(rng).randint(np.iinfo(np.int32).max))
 
-    def _make_callbacks(self, whole_fit):
+    def _make_watchers(self, whole_fit):
+        if self.early_stopping and whole_fit:
+            return (BestEpoch(self.n_iter_no_change, self.tol),)
+        return ()
+
+    def _make_callbacks(self, n_epochs, whole_fit):
         """Make the list of the user's callbacks and those that the parameters ask for."""
         callbacks = list(self.callbacks or [])
         if isinstance(self.lr_schedule, LRScheduler) and whole_fit:
-            callbacks.append(("lr_schedule", self.lr_schedule))
+            callbacks.append(self.lr_schedule)
         if self.verbose == 1:
-            callbacks.append(("print_log", PrintTenLines(floatfmt=".4g")))
+            callbacks.append(PrintTenLines(n_epochs))
         elif self.verbose:
-            callbacks.append(("progress", ShowProgress()))
-        if self.early_stopping and whole_fit:
-            # The last one: it ends the training when all others have seen the epoch.
-            callbacks.append(("best_epoch", BestEpoch(self.n_iter_no_change, self.tol)))
+            callbacks.append(ShowProgress(n_epochs))
         return callbacks
 
-    def _make_net(self, seed, n_epochs, whole_fit):
+    def _compute_learning_rates(self, settings, n_epochs, whole_fit):
+        """Compute the learning rate of each epoch; None where it is constant or a callback's."""
+        if not whole_fit or any(map(_is_lr_scheduler, settings.callbacks)):
+            return None
+        lr = settings.optimizer_arguments["lr"]
+        return compute_learning_rates(self.lr_schedule, lr, n_epochs)
+
+    def _make_settings(self, seed, n_epochs, whole_fit):
         optimizer, arguments = self._resolve_optimizer()
-        callbacks = self._make_callbacks(whole_fit)
-        has_own_schedule = whole_fit and not any(map(_is_lr_scheduler, callbacks))
-        return DiskNet(
-            module__n_features=self.n_features_in_,
-            module__n_classes=len(self.classes_),
-            module__hidden_layer_sizes=self.hidden_layer_sizes,
-            module__activation=self.activation,
-            module__dropout=self.dropout,
-            classes=np.arange(len(self.classes_)),
+        return Settings(
+            n_features=self.n_features_in_,
+            n_classes=len(self.classes_),
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            activation=self.activation,
+            dropout=self.dropout,
             optimizer=optimizer,
-            lr=arguments.pop("lr"),
-            **{f"optimizer__{name}": value for name, value in arguments.items()},
-            lr_schedule=self.lr_schedule if has_own_schedule else "constant",
-            clip_grad_norm=self.clip_grad_norm,
-            max_epochs=n_epochs,
+            optimizer_arguments=arguments,
             batch_size=int(self.batch_size),
             shuffle=self.shuffle,
-            callbacks=callbacks,
-            fused=self.fused if isinstance(self.fused, str) else bool(self.fused),
+            clip_grad_norm=self.clip_grad_norm,
+            seed=seed,
             device=str(resolve_device(self.device)),
             verbose=int(self.verbose),
-            seed=seed,
-        ).initialize()
+            max_epochs=n_epochs,
+            callbacks=self._make_callbacks(n_epochs, whole_fit),
+        )

@@ -128,3 +128,8 @@ def forward_many(module, X, buffers):
     # ones.
     z = torch.addmm(output.bias[:, None], output.weight, X.T)
     return torch.log_softmax(z, dim=0).T
+
+
+def make_network(module):
+    """Describe a plain module for the kernel."""
+    return _kernel.Network(module.layer_sizes, module.activation)

@@ -11,6 +11,7 @@ network:
 How the classifier trains it is in `loop.py`.
 """
 
+import copy
 import math
 from typing import Any, NamedTuple
 
@@ -27,7 +28,11 @@ from torch.nn.functional import nll_loss
 from .._network.mlp import MLP
 from .._network.prediction import count_rows_at_once
 from .batches import TensorBatches, WeightedDataset
-from .state import give_memory
+from .state import State, give_memory, resume_optimizer
+
+
+# The settings of a network that are parameters of `MLP`.
+OF_MODULE = ("n_features", "n_classes", "hidden_layer_sizes", "activation", "dropout")
 
 
 class Settings(NamedTuple):
@@ -66,12 +71,59 @@ class Settings(NamedTuple):
 
 def make_module(settings, generator):
     """Make the network, with weights drawn from a generator."""
-    names = ("n_features", "n_classes", "hidden_layer_sizes", "activation", "dropout")
-    options = {name: getattr(settings, name) for name in names}
+    options = {name: getattr(settings, name) for name in OF_MODULE}
     return MLP(**options, generator=generator).to(settings.device)
 
 
-def make_net(settings, state):
+def begin(settings):
+    """Make the state before a training."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    return State(make_module(settings, generator), generator, settings.optimizer)
+
+
+def resume_training(earlier, settings):
+    """Make a state that goes on from where another one stands, which stays as it is.
+
+    Parameters
+    ----------
+    earlier : State
+        Of a training that has ended.
+    settings : Settings
+        Of the training to come.
+
+    Returns
+    -------
+    state : State
+        The same network, random stream and history, and what the optimiser remembers.
+
+    Raises
+    ------
+    ValueError
+        If the settings ask for other layers.
+    """
+    asked = make_module(settings, torch.Generator())
+    before = earlier.module
+    if (asked.layer_sizes, asked.activation) != (before.layer_sizes, before.activation):
+        raise ValueError(
+            "warm_start and partial_fit go on with the network of the earlier fit, which has "
+            f"other layers:\n{before}\nthan the parameters ask for now:\n"
+            f"{asked}\nFit anew with warm_start=False, or restore the parameters."
+        )
+    module = copy.deepcopy(before).to(settings.device)
+    module.dropout = asked.dropout
+    generator = torch.Generator()
+    generator.set_state(earlier.generator.get_state())
+    state = State(module, generator, settings.optimizer, History(earlier.history))
+    state.lowest = dict(earlier.lowest)
+    if earlier.net is not None:
+        make_net(settings, state, earlier.net)
+        resume_optimizer(state.net, earlier)
+    elif settings.optimizer is earlier.optimizer:
+        state.memory, state.n_steps = earlier.memory, earlier.n_steps
+    return state
+
+
+def make_net(settings, state, earlier=None):
     """Make the skorch net of a state, which it then holds.
 
     Parameters
@@ -80,16 +132,18 @@ def make_net(settings, state):
         What the network is and how it is trained.
     state : State
         Module, generator and history; what the optimiser remembers is given to the net's.
+    earlier : DiskNet, default=None
+        The net of the training that goes on: callbacks that it has are not initialised anew.
 
     Returns
     -------
     net : DiskNet
         The net, initialised.
     """
-    names = ("n_features", "n_classes", "hidden_layer_sizes", "activation", "dropout")
     arguments = dict(settings.optimizer_arguments)
+    known = _find_initialised(settings.callbacks, earlier)
     net = DiskNet(
-        **{f"module__{name}": getattr(settings, name) for name in names},
+        **{f"module__{name}": getattr(settings, name) for name in OF_MODULE},
         classes=np.arange(settings.n_classes),
         optimizer=settings.optimizer,
         lr=arguments.pop("lr"),
@@ -98,15 +152,28 @@ def make_net(settings, state):
         max_epochs=settings.max_epochs,
         batch_size=settings.batch_size,
         shuffle=settings.shuffle,
-        callbacks=list(settings.callbacks),
+        callbacks=[item for item in settings.callbacks if id(item) not in known],
         device=settings.device,
         verbose=settings.verbose,
         seed=settings.seed,
     ).initialize()
+    net.callbacks = list(settings.callbacks)
+    net.callbacks_ = [*known.values(), *net.callbacks_]
     net.adopt(state)
     give_memory(net.optimizer_, list(net.module_.parameters()), state.memory, state.n_steps)
     state.net, state.memory, state.n_steps = net, {}, 0
     return net
+
+
+def _find_initialised(callbacks, net):
+    """Find the callbacks that a net has initialised: pairs of name and object, by the item's id."""
+    known = {}
+    for item in callbacks if net is not None else ():
+        given = item[1] if isinstance(item, tuple) else item
+        for name, callback in net.callbacks_:
+            if callback is given or type(callback) is given:
+                known[id(item)] = name, callback
+    return known
 
 
 class DiskNet(NeuralNetClassifier):

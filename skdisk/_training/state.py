@@ -28,6 +28,8 @@ class State:
         The network.
     generator : torch.Generator
         Where initial weights and the order of the rows are drawn from.
+    optimizer : type
+        The class of the optimiser, whose memory this is.
     history : skorch.history.History
         A row for each epoch.
     memory : dict of str to ndarray of shape (n_parameters,), dtype=float32
@@ -43,6 +45,7 @@ class State:
 
     module: Any
     generator: torch.Generator
+    optimizer: type
     history: History = field(default_factory=History)
     memory: dict = field(default_factory=dict)
     n_steps: int = 0

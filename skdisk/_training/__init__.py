@@ -1,0 +1,1 @@
+"""Epochs, stops, history: the training of a network. The only wing that knows skorch."""
