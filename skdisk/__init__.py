@@ -4,23 +4,17 @@ from importlib import import_module
 from importlib.metadata import version
 
 _MODULES = {
-    "FusedGridSearchCV": "._search",
-    "FusedRandomizedSearchCV": "._search",
     "LossCurveDisplay": "._display",
     "MLPDiskClassifier": "._classifier",
     "MLPDiskEnsemble": "._ensemble",
-    "cross_validate_fused": "._cross_validation",
     "make_disk": "._disk",
 }
 
 __all__ = [
-    "FusedGridSearchCV",
-    "FusedRandomizedSearchCV",
     "LossCurveDisplay",
     "MLPDiskClassifier",
     "MLPDiskEnsemble",
     "__version__",
-    "cross_validate_fused",
     "make_disk",
 ]
 __version__ = version("skdisk")

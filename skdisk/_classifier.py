@@ -20,17 +20,19 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, LRScheduler
 
-from ._batches import WeightedDataset
-from ._callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
 from ._compat import Interval, StrOptions, validate_parameter_constraints
 from ._data import check_few_rows, check_rows, warn_of_scales
 from ._device import resolve_device
 from ._labels import encode_labels, find_classes, labels_as_array
-from ._module import ACTIVATIONS, make_sequential
-from ._net import DiskNet
+from ._network.mlp import ACTIVATIONS, make_sequential
+from ._network.prediction import iterate_log_proba
 from ._optimizers import resolve_optimizer
 from ._persistence import load, save
-from ._state import resume_training
+from ._schedules import compute_learning_rates
+from ._training.batches import WeightedDataset, as_rows
+from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
+from ._training.loop import Ending, Plan, Result, train
+from ._training.net import Settings, begin, make_net, resume_training
 from ._weights import (
     check_class_weight,
     check_sample_weight,
@@ -482,7 +484,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         checked = check_few_rows(self, X)
         if checked is None:
             checked = check_rows(self, X, reset=False)
-        return self.net_.forward(checked).numpy()
+        return self._forward(checked)
 
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
@@ -547,6 +549,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return make_sequential(self.module_)
+
+    def _forward(self, X):
+        chunks = iterate_log_proba(self.module_, as_rows(X), self._settings.device)
+        return torch.cat([*chunks]).numpy()
 
     @property
     def net_(self):

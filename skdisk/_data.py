@@ -11,7 +11,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import validate_data
 
 from ._labels import labels_as_array
-from ._prediction import FEW_ROWS
+from ._training.batches import FEW_ROWS
 
 # Features whose standard deviations differ by more than this get a warning, which looks at so many
 # rows.

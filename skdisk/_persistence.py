@@ -35,8 +35,6 @@ from safetensors.torch import save as save_tensors
 from sklearn.utils.validation import check_is_fitted
 
 from ._device import resolve_device
-from ._net import DiskNet
-from ._state import copy_state, load_state
 
 FORMAT = "skdisk.MLPDiskClassifier"
 FORMAT_VERSION = 1

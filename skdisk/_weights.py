@@ -8,7 +8,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from ._compat import check_sample_weight as check_values
-from ._noise import hash_rows, mix
+from ._network.noise import hash_rows, mix
 
 
 def check_sample_weight(sample_weight, X):

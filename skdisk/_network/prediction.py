@@ -6,6 +6,8 @@ torch only. What is computed is what `MLP` computes in evaluation mode.
 import torch
 from torch import nn
 
+from .. import _kernel
+
 # Rows per forward pass: the activations of a chunk stay in the cache. 1,000,000 rows of two
 # features through 64-64 units took 0.84 s in one piece, 0.16 s in pieces of 8,192.
 ROWS_AT_ONCE = 8192

@@ -14,7 +14,6 @@ from skorch.utils import data_from_dataset
 
 from .. import _kernel
 from .._network.noise import hash_rows, make_batch_seeds
-
 # Up to so many rows in one batch are computed in float64, which costs little then.
 FEW_ROWS = 256
 

@@ -25,7 +25,7 @@ from .._network.prediction import make_network
 from .._network.surroundings import limit_threads
 from .batches import TensorBatches, WeightedDataset, as_kernel_data
 from .eligibility import find_obstacle, read_settings
-from .net import Settings, find_watchers, make_net, record_means
+from .net import Settings, check_monitors, find_watchers, make_net, record_means
 from .state import flatten, note, read_arrays, set_back, write_arrays
 
 # The kernel runs so long at a time: Ctrl-C and other threads wait for it no longer.
@@ -180,6 +180,8 @@ class _Training:
     def run(self):
         """Train epoch by epoch, or many at once where nobody looks."""
         self._look_for_obstacles()
+        if self.state.net is not None:
+            check_monitors(self.state.net, self.plan.validation is not None)
         if self._notify("on_train_begin", X=self.plan.train.X, y=self.plan.train.y):
             self.result.ending = Ending.STOPPED
         # A callback may have changed anything.
@@ -295,6 +297,9 @@ class _Training:
         if self.result.reason is None:
             trained = self._run_kernel([row["lr"]], first=len(self.state.history))
             self._record(row, trained.losses[0])
+            # Callbacks may look for the rows of batches.
+            rows = zip(trained.losses[0].tolist(), self.batches.sizes, strict=True)
+            row["batches"] = [{"train_loss": loss, "train_batch_size": n} for loss, n in rows]
             self._judge(row, not trained.diverged)
         elif self._run_skorch(self.batches, training=True):
             return True

@@ -28,7 +28,7 @@ from torch.nn.functional import nll_loss
 from .._network.mlp import MLP
 from .._network.prediction import count_rows_at_once
 from .batches import TensorBatches, WeightedDataset
-from .state import State, give_memory, resume_optimizer
+from .state import State, give_memory, resume_optimizer, without_batches
 
 
 # The settings of a network that are parameters of `MLP`.
@@ -113,8 +113,8 @@ def resume_training(earlier, settings):
     module.dropout = asked.dropout
     generator = torch.Generator()
     generator.set_state(earlier.generator.get_state())
-    state = State(module, generator, settings.optimizer, History(earlier.history))
-    state.lowest = dict(earlier.lowest)
+    history, lowest = History(earlier.history), dict(earlier.lowest)
+    state = State(module, generator, settings.optimizer, history, lowest)
     if earlier.net is not None:
         make_net(settings, state, earlier.net)
         resume_optimizer(state.net, earlier)
@@ -161,8 +161,34 @@ def make_net(settings, state, earlier=None):
     net.callbacks_ = [*known.values(), *net.callbacks_]
     net.adopt(state)
     give_memory(net.optimizer_, list(net.module_.parameters()), state.memory, state.n_steps)
-    state.net, state.memory, state.n_steps = net, {}, 0
+    state.set_net(net)
     return net
+
+
+def check_monitors(net, has_validation):
+    """Refuse callbacks that watch what is not recorded without validation data.
+
+    Parameters
+    ----------
+    net : DiskNet
+        An initialised net.
+    has_validation : bool
+        Whether there are validation data.
+
+    Raises
+    ------
+    ValueError
+        If a callback monitors a validation loss or score that there will not be.
+    """
+    for name, callback in net.callbacks_:
+        monitor = getattr(callback, "monitor", None)
+        is_missing = isinstance(monitor, str) and monitor.startswith(("valid_loss", "valid_score"))
+        if is_missing and not has_validation:
+            raise ValueError(
+                f"The callback {name!r} monitors {monitor!r}, for which there are no validation "
+                "data. Pass X_val and y_val to fit, use early_stopping=True, or give the callback "
+                f"monitor={monitor.replace('valid_score', 'valid_loss').replace('valid', 'train')!r}."
+            )
 
 
 def _find_initialised(callbacks, net):
@@ -372,8 +398,7 @@ class DiskNet(NeuralNetClassifier):
 
     def __getstate__(self):
         """Leave out the history's rows of batches: there is one for every training step."""
-        history = History({**row, "batches": []} for row in self.history)
-        return super().__getstate__() | {"history_": history}
+        return super().__getstate__() | {"history_": without_batches(self.history)}
 
 
 def find_watchers(net, *hooks):

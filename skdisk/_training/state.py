@@ -7,8 +7,7 @@ and callbacks look for it.
 """
 
 import copy
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +17,11 @@ from skorch.history import History
 from .. import _kernel
 
 
-@dataclass
+def without_batches(history):
+    """Copy a history without its rows of batches: there is one for every training step."""
+    return History({**row, "batches": []} for row in history)
+
+
 class State:
     """What a training changes.
 
@@ -32,30 +35,56 @@ class State:
         The class of the optimiser, whose memory this is.
     history : skorch.history.History
         A row for each epoch.
+    lowest : dict of str to float
+        The lowest losses of an epoch so far, by the names of the history.
+
+    Attributes
+    ----------
     memory : dict of str to ndarray of shape (n_parameters,), dtype=float32
         What the optimiser remembers, by torch's names, in the order of the module's parameters.
         Empty before the first step, and where there is a net.
     n_steps : int
         How many steps the optimiser has made; as `memory`.
-    lowest : dict of str to float
-        The lowest losses of an epoch so far, by the names of the history.
     net : DiskNet or None
-        The skorch net of the same module, generator and history.
+        The skorch net. Where there is one, the parts of the state are the net's, which anybody may
+        have replaced.
     """
 
-    module: Any
-    generator: torch.Generator
-    optimizer: type
-    history: History = field(default_factory=History)
-    memory: dict = field(default_factory=dict)
-    n_steps: int = 0
-    lowest: dict = field(default_factory=dict)
-    net: Any = None
+    def __init__(self, module, generator, optimizer, history=None, lowest=None):
+        self._module, self._generator, self.optimizer = module, generator, optimizer
+        self._history = History() if history is None else history
+        self._lowest = {} if lowest is None else lowest
+        self.memory, self.n_steps, self.net = {}, 0, None
+
+    @property
+    def module(self):
+        """The network."""
+        return self._module if self.net is None else self.net.module_
+
+    @property
+    def generator(self):
+        """Where the order of the rows is drawn from."""
+        return self._generator if self.net is None else self.net.generator_
+
+    @property
+    def history(self):
+        """A row for each epoch."""
+        return self._history if self.net is None else self.net.history
+
+    @property
+    def lowest(self):
+        """The lowest losses so far."""
+        return self._lowest if self.net is None else self.net.lowest_
+
+    def set_net(self, net):
+        """Give all to a net."""
+        self.net, self.memory, self.n_steps = net, {}, 0
+        self._module = self._generator = self._history = self._lowest = None
 
     def __getstate__(self):
-        """Leave out the history's rows of batches, which are most of its size."""
-        history = History({**row, "batches": []} for row in self.history)
-        return {**vars(self), "history": history}
+        """Leave out the history's rows of batches."""
+        history = None if self._history is None else without_batches(self._history)
+        return vars(self) | {"_history": history}
 
 
 class Note(NamedTuple):
@@ -315,6 +344,8 @@ def give_memory(optimizer, parameters, memory, n_steps):
         # SGD counts no steps.
         if "exp_avg" in memory:
             values["step"] = torch.tensor(float(n_steps))
+    # Schedulers of torch ask whether there was a step, which the optimiser itself notes otherwise.
+    optimizer._opt_called = True
     for name, flat in memory.items():
         unflatten(flat, [optimizer.state[p][name] for p in parameters])
 
