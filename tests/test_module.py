@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from skdisk._module import ACTIVATIONS, MLP
+from skdisk._network.mlp import ACTIVATIONS, MLP
 
 ORACLES = {
     "relu": functional.relu,

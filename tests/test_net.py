@@ -14,6 +14,7 @@ from skorch.callbacks import (
     Checkpoint,
     EarlyStopping,
     EpochScoring,
+    EpochTimer,
     GradientNormClipping,
     LRScheduler,
     ProgressBar,
@@ -22,9 +23,9 @@ from skorch.dataset import Dataset, ValidSplit
 from torch import nn
 
 from skdisk import make_disk
-from skdisk._batches import TensorBatches
-from skdisk._net import DiskNet
-from skdisk._prediction import ROWS_AT_ONCE
+from skdisk._training.batches import TensorBatches
+from skdisk._training.net import DiskNet
+from skdisk._network.prediction import ROWS_AT_ONCE
 
 
 @pytest.mark.parametrize(
@@ -104,13 +105,16 @@ def test_prediction_in_chunks_is_that_of_the_module(make_clf, disk):
     np.testing.assert_array_equal(clf.net_.predict(dataset), clf.predict(X))
 
 
-def test_history_has_a_row_for_every_batch(make_clf, disk):
-    history = make_clf().fit(*disk).net_.history
+@pytest.mark.parametrize("params", [{"fused": False}, {"callbacks": [EpochTimer()]}], ids=str)
+def test_history_has_a_row_for_every_batch_where_somebody_looks(make_clf, disk, params):
+    history = make_clf(**params).fit(*disk).net_.history
     for epoch in history:
         assert epoch["train_batch_count"] == len(epoch["batches"]) == 7
         assert [batch["train_batch_size"] for batch in epoch["batches"]] == [32] * 6 + [8]
         mean = np.average([b["train_loss"] for b in epoch["batches"]], weights=[32] * 6 + [8])
         assert epoch["train_loss"] == pytest.approx(mean)
+    for epoch in make_clf().fit(*disk).net_.history:
+        assert (epoch["train_batch_count"], epoch["batches"]) == (7, [])
 
 
 class WatchBatches(Callback):
@@ -280,7 +284,6 @@ def test_a_net_can_validate_on_a_split(disk):
         seed=0, module__n_features=2, module__n_classes=2, max_epochs=2, train_split=ValidSplit(5)
     )
     net.fit(X.astype("f4"), y.copy())
-    assert net.fused_reason_ is None
     for epoch in net.history:
         assert sum(batch.get("train_batch_size", 0) for batch in epoch["batches"]) == 160
         assert sum(batch.get("valid_batch_size", 0) for batch in epoch["batches"]) == 40
@@ -343,9 +346,10 @@ def test_ctrl_c_before_the_first_epoch_is_raised(make_clf, disk, monkeypatch):
     def press(*args, **kwargs):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(DiskNet, "get_iterator", press)
-    with pytest.raises(KeyboardInterrupt):
-        make_clf().fit(*disk)
+    monkeypatch.setattr(TensorBatches, "__init__", press)
+    for fused in ("auto", False):
+        with pytest.raises(KeyboardInterrupt):
+            make_clf(fused=fused).fit(*disk)
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])

@@ -23,8 +23,8 @@ from torch.nn.functional import nll_loss
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from skdisk import MLPDiskClassifier, make_disk
-from skdisk._module import MLP
-from skdisk._noise import draw_row_keys, hash_rows, make_mask, make_threshold, make_unit_keys
+from skdisk._network.mlp import MLP
+from skdisk._network.noise import draw_row_keys, hash_rows, make_mask, make_threshold, make_unit_keys
 
 TRAINERS = pytest.mark.parametrize("fused", [True, False])
 

@@ -22,9 +22,9 @@ from skorch.callbacks import Callback, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
 from skdisk import MLPDiskClassifier, make_disk
-from skdisk._module import ACTIVATIONS
+from skdisk._network.mlp import ACTIVATIONS
 from skdisk._persistence import _check_file, _pack
-from skdisk._state import copy_state
+from skdisk._training.state import copy_state
 
 
 class MyAdam(torch.optim.Adam):
