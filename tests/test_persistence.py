@@ -28,9 +28,9 @@ from skorch.callbacks import Callback, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
 from skdisk import MLPDiskClassifier, make_disk
+from skdisk._file_format import check_file, pack
 from skdisk._module import ACTIVATIONS
 from skdisk._net import DiskNet
-from skdisk._persistence import _check_file, _pack
 from skdisk._state import copy_state
 
 
@@ -55,11 +55,11 @@ def lesson():
 def rewrite(path, change):
     """Change the content of a file as somebody would who knows the format."""
     data = path.read_bytes()
-    metadata = _check_file(data, path)
+    metadata = check_file(data, path)
     description = json.loads(metadata["estimator"])
     change(metadata, description)
     metadata["estimator"] = json.dumps(description)
-    path.write_bytes(_pack(metadata, safetensors.torch.load(data)))
+    path.write_bytes(pack(metadata, safetensors.torch.load(data)))
 
 
 def assert_same_state(clf, loaded):
@@ -605,9 +605,9 @@ OTHERS = {
     "foreign": (safetensors.torch.save(WEIGHTS), "of another program. .*torch.load_file"),
     "foreign with metadata": (safetensors.torch.save(WEIGHTS, {"format": "pt"}), "another prog"),
     "deep header": (b"\xff" * 6 + b"\0\0" + b'{"a":' * 100_000, "is damaged in its header"),
-    "no version": (_pack({"format": "skdisk.MLPDiskClassifier"}, {}), "version None, which no sk"),
+    "no version": (pack({"format": "skdisk.MLPDiskClassifier"}, {}), "version None, which no sk"),
     "no estimator": (
-        _pack({"format": "skdisk.MLPDiskClassifier", "format_version": "1"}, {}),
+        pack({"format": "skdisk.MLPDiskClassifier", "format_version": "1"}, {}),
         "which it is not .Key",
     ),
 }
@@ -685,9 +685,9 @@ def test_hostile_content_is_refused_in_words(make_clf, disk, path, place, value,
     text = json.dumps(value) if match != "RecursionError" else '{"$tuple":[' * 10**5 + "]}" * 10**5
     rewrite(path, lambda metadata, description: set_at(description, place, "PLACE"))
     data = path.read_bytes()
-    metadata = _check_file(data, path)
+    metadata = check_file(data, path)
     metadata["estimator"] = metadata["estimator"].replace('"PLACE"', text)
-    path.write_bytes(_pack(metadata, safetensors.torch.load(data)))
+    path.write_bytes(pack(metadata, safetensors.torch.load(data)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match=f"{path} is marked .*which it is not .*{match}"):
         MLPDiskClassifier.load(path)
@@ -729,7 +729,7 @@ def test_wrong_tensors_are_refused_in_words(make_clf, disk, path, name, tensor, 
     make_clf(optimizer="adam").fit(*disk).save(path)
     data = path.read_bytes()
     tensors = safetensors.torch.load(data)
-    path.write_bytes(_pack(_check_file(data, path), {**tensors, name: tensor}))
+    path.write_bytes(pack(check_file(data, path), {**tensors, name: tensor}))
     with pytest.raises(ValueError, match=f"{path} is marked .*{match}"):
         MLPDiskClassifier.load(path)
 
@@ -742,7 +742,7 @@ def test_a_generator_is_not_read_behind_its_last_number(make_clf, disk, path):
     tensors["state.generator"][8:24].view(torch.int32)[:] = torch.tensor([624, 1, 624, 0])
     # torch takes it.
     torch.Generator().set_state(tensors["state.generator"])
-    path.write_bytes(_pack(_check_file(data, path), tensors))
+    path.write_bytes(pack(check_file(data, path), tensors))
     with pytest.raises(ValueError, match="points outside of its numbers"):
         MLPDiskClassifier.load(path)
 
@@ -760,11 +760,11 @@ WRONG_VALUES = {
     "eps": (["params", "optimizer_params"], {"eps": "x"}, "Adam cannot have eps='x'"),
     "other optimizer": (["params", "optimizer"], {"$optimizer": "Muon"}, "Muon"),
     "no params": (["params"], None, "there are no parameters"),
-    "dtype": (["classes_", "dtype"], "run()", "data type 'run"),
+    "dtype": (["classes_", "dtype"], "run()", "'run..', which labels cannot have"),
     "small dtype": (["classes_", "dtype"], "|b1", "cannot be an array of dtype bool"),
     "text": (["classes_", "dtype"], "<U3", "labels such as 0 have no dtype"),
-    "dates": (["classes_", "dtype"], "<M8[D]", "labels such as 0 have no dtype"),
-    "records": (["classes_", "dtype"], "i4,i4", "labels such as 0 have no dtype"),
+    "dates": (["classes_", "dtype"], "<M8[D]", "which labels cannot have"),
+    "records": (["classes_", "dtype"], "i4,i4", "which labels cannot have"),
     "objects": (["classes_", "dtype"], "|O", "labels such as 0 have no dtype object"),
     "order": (["classes_", "labels"], [1, 0], "classes_ are not sorted"),
     "twice": (["classes_", "labels"], [1, 1], "not each there once"),
@@ -889,13 +889,13 @@ def test_a_mutated_file_is_refused_or_goes_on(make_clf, disk, path, params):
     rows = pd.DataFrame(disk[0][:40], columns=["width", "height"])
     make_clf(**params).fit(rows, np.array(["in", "out"])[disk[1][:40]]).save(path)
     data = path.read_bytes()
-    metadata = _check_file(data, path)
+    metadata = check_file(data, path)
     loaded, errors = [], []
     for seed in range(100):
         description, tensors = json.loads(metadata["estimator"]), safetensors.torch.load(data)
         mutate(random.Random(seed), description, tensors)
         changed = {**metadata, "estimator": json.dumps(description)}
-        path.write_bytes(_pack(changed, tensors))
+        path.write_bytes(pack(changed, tensors))
         try:
             clf = MLPDiskClassifier.load(path)
         except ValueError as error:
