@@ -29,18 +29,16 @@ LABEL_DTYPE = re.compile(r"[<>|](O|U\d{1,9}|b1|[iu][1248]|f[248])")
 # Bytes of an array of labels whose dtype has room for longer strings than any label.
 MAX_LABEL_BYTES = 2**24
 
-POSITIVE = Interval(Real, 0, LARGEST, closed="right")
-COUNT = Interval(Integral, 1, 2**63 - 1, closed="both")
-NOT_NEGATIVE = Interval(Real, 0, LARGEST, closed="both")
+COUNT = Interval(Integral, 0, None, closed="left")
 
 # The settings of a net that it does not get from elsewhere; besides, `optimizer__*`.
 SETTINGS = {
     "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
-    "lr": [POSITIVE],
+    "lr": [Interval(Real, 0, LARGEST, closed="right")],
     "lr_schedule": [StrOptions({"constant", "cosine", "one_cycle"})],
     "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-    "max_epochs": [COUNT],
-    "batch_size": [COUNT],
+    "max_epochs": [Interval(Integral, 1, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
     "shuffle": ["boolean"],
     "fused": ["boolean", StrOptions({"auto"})],
     "verbose": ["verbose"],
@@ -50,8 +48,8 @@ SETTINGS = {
 }
 # What a training leaves on a net besides its state and its history.
 RESULTS = {
-    "first_epoch_": [Interval(Integral, 0, None, closed="left")],
-    "schedule_start_": [Interval(Integral, 0, None, closed="left")],
+    "first_epoch_": [COUNT],
+    "schedule_start_": [COUNT],
     "diverged_": [str, None],
     "fused_reason_": [str, None],
 }
@@ -61,10 +59,10 @@ HISTORY = {
     "train_loss": [Real],
     "valid_loss": [Real],
     "valid_score": [Real],
-    "lr": [NOT_NEGATIVE],
-    "dur": [NOT_NEGATIVE],
-    "train_batch_count": [Interval(Integral, 0, None, closed="left")],
-    "valid_batch_count": [Interval(Integral, 0, None, closed="left")],
+    "lr": [Interval(Real, 0, None, closed="left")],
+    "dur": [Real],
+    "train_batch_count": [COUNT],
+    "valid_batch_count": [COUNT],
     "train_loss_best": ["boolean"],
     "valid_loss_best": ["boolean"],
 }
@@ -177,6 +175,7 @@ def make_feature_names(names, n_features):
     is_right = isinstance(names, list) and all(isinstance(name, str) for name in names)
     expect(is_right, "the names of the features are not a list of strings")
     expect(len(names) == n_features, f"{len(names)} names are there for {n_features} features")
+    expect(len(set(names)) == len(names), "some names of features are there twice")
     return np.array(names, dtype=object)
 
 

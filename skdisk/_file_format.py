@@ -96,6 +96,9 @@ def replace_file(path, data):
     """Write a file in the place of an earlier one, which stays if anything goes wrong."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.is_symlink():
+        # All links have been followed, but for one that leads back to itself.
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     is_there = path.exists()
     if is_there and not path.is_file():
         raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")

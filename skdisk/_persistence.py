@@ -73,7 +73,7 @@ def save(estimator, path):
         The file. An earlier one is replaced once the new one is complete.
     """
     check_is_fitted(estimator)
-    path = Path(os.fsdecode(path)).resolve()
+    path = Path(os.path.realpath(os.fsdecode(path)))
     description, lost = _describe(estimator)
     tensors = {}
     text = json.dumps(encode(description, tensors), separators=(",", ":"))

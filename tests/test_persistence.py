@@ -505,12 +505,18 @@ def make_pipe(path):
     return path
 
 
+def make_loop(path):
+    path.symlink_to(path)
+    return path
+
+
 PLACES = {
     "folder": (make_folder, IsADirectoryError, "Is a directory: '{path}'"),
     "working folder": (lambda path: "", IsADirectoryError, "Is a directory"),
     "no folder": (lambda path: path / "a", FileNotFoundError, "No such file.*: '{path}/a'"),
     "no file to be in": (lambda path: Path(__file__) / "a", NotADirectoryError, "Not a directory"),
     "pipe": (make_pipe, ValueError, "{path} is a device or a pipe. Give the path of a file"),
+    "loop": (make_loop, OSError, "Too many levels of symbolic links: '{path}'"),
     "device": (lambda path: "/dev/null", ValueError, "/dev/null is a device or a pipe"),
     "long name": (lambda path: path.with_name("a" * 300), OSError, "File name too long"),
 }
@@ -775,6 +781,7 @@ WRONG_VALUES = {
     "float labels": (["classes_", "labels"], [0.5, 1.5], "cannot be an array of dtype int64"),
     "features": (["n_features_in_"], 2.0, "the layers have other sizes"),
     "names": (["feature_names_in_"], [1, 2], "not a list of strings"),
+    "equal names": (["feature_names_in_"], ["a", "a"], "names of features are there twice"),
     "one name": (["feature_names_in_"], ["a"], "1 names are there for 2 features"),
     "settings": (["settings"], {}, "the settings lack seed"),
     "seed": (["settings", "seed"], -1, "The 'seed' parameter of network in the file must be"),
@@ -796,7 +803,7 @@ WRONG_VALUES = {
     "lr beyond float32": (["state", "groups", 0, "lr"], 1e39, "Adam cannot have lr=1e"),
     "a single beta": (["state", "groups", 0, "betas"], 0.9, "Adam cannot have betas=0.9"),
     "options": (["state", "groups", 0, "capturable"], True, "AssertionError"),
-    "no option": (["state", "groups", 0, "x"], "y", "Adam cannot have x='y'"),
+    "schedule": (["state", "groups", 0, "initial_lr"], "y", "Adam cannot have initial_lr='y'"),
     "memory": (["state", "optimizer", 0], 1, "nothing is known of|not a list of dicts"),
 }
 
