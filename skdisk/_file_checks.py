@@ -96,7 +96,8 @@ def check_parameters(estimator):
         if isinstance(value, int):
             expect(value < 2**63, f"the parameter {name} is {value}, which is more than 2**63 - 1")
     cls, arguments = estimator._resolve_optimizer()
-    check_optimizer(cls, arguments, resolve_device(estimator.device))
+    lr = {} if isinstance(estimator.lr, str) else {"lr": estimator.lr}
+    check_optimizer(cls, {**arguments, **lr}, resolve_device(estimator.device))
 
 
 def find_device(device):

@@ -756,6 +756,7 @@ def test_a_generator_is_not_read_behind_its_last_number(make_clf, disk, path):
 EPOCH = {"epoch": 1, "train_loss": 0.5}
 WRONG_VALUES = {
     "parameter": (["params", "lr"], -1.0, "The 'lr' parameter of MLPDiskClassifier must be"),
+    "large parameter": (["params", "lr"], 1e39, "Adam cannot have lr=1e|'lr' parameter"),
     "units": (["params", "hidden_layer_sizes"], [8, "a"], "hidden_layer_sizes must be"),
     "dropout": (["params", "dropout"], [0.1, 0.2], "dropout must be"),
     "class weights": (["params", "class_weight"], {"a": "b"}, "weights in class_weight must be"),
