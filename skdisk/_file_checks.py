@@ -46,10 +46,9 @@ SETTINGS = {
     "module__activation": [StrOptions(set(ACTIVATIONS))],
     "module__dropout": ["array-like", Interval(Real, 0, 1, closed="left")],
 }
-# What a training leaves on a net besides its state and its history.
+# What a training leaves on a net besides its state and its history; earlier versions have more.
 RESULTS = {
     "first_epoch_": [COUNT],
-    "schedule_start_": [COUNT],
     "diverged_": [str, None],
     "fused_reason_": [str, None],
 }

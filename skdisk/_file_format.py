@@ -31,7 +31,8 @@ import torch
 from safetensors.torch import save as save_tensors
 
 FORMAT = "skdisk.MLPDiskClassifier"
-FORMAT_VERSION = 1
+# Version 1 also has the result schedule_start_.
+FORMAT_VERSION = 2
 BLANK = "0" * 64
 
 
