@@ -29,6 +29,7 @@ from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
 from ._optimizers import resolve_optimizer
 from ._persistence import load, save
+from ._prediction import compute_log_odds
 from ._state import resume_training
 from ._weights import (
     check_class_weight,
@@ -428,7 +429,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        proba : ndarray of shape (n_samples, n_classes), dtype=float32
+        proba : ndarray of shape (n_samples, n_classes), dtype=float64
             Probabilities, the columns in the order of `classes_`; each row sums to 1.
 
         Raises
@@ -444,7 +445,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def predict_log_proba(self, X):
         """Predict the logarithm of the probability of each class.
 
-        It is finite also where `predict_proba` rounds to 0.
+        It is finite also where `predict_proba` rounds to 0, and below 0 also where that rounds
+        to 1.
 
         Parameters
         ----------
@@ -453,7 +455,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        log_proba : ndarray of shape (n_samples, n_classes), dtype=float32
+        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
             Log-probabilities, the columns in the order of `classes_`.
 
         Raises
@@ -468,6 +470,30 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if checked is None:
             checked = check_rows(self, X, reset=False)
         return self.net_.forward(checked).numpy()
+
+    def decision_function(self, X):
+        """Compute the log-odds of each class: by how much it is more probable than all others.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
+            `log(p / (1 - p))` in nats, finite also where p rounds to 0 or 1. With two classes p is
+            the probability of `classes_[1]`; otherwise there is a column for each class, in the
+            order of `classes_`. An only class has no others, and 0 for its log-odds.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` is not as described.
+        """
+        return compute_log_odds(self.predict_log_proba(X))
 
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
