@@ -123,23 +123,65 @@ def multiply_weights(sample_weight, class_weights, y):
 
     Returns
     -------
-    weights : tensor of shape (n_samples,), dtype=float64, or None
-        The products; None where they are all equal.
+    weights : ndarray of shape (n_samples,), dtype=float64, or None
+        The products; None where there are no weights.
+    """
+    if class_weights is None:
+        return sample_weight
+    return class_weights[y] * (1 if sample_weight is None else sample_weight)
+
+
+def leave_out_weightless(X, y, sample_weight, class_weights):
+    """Leave out the rows whose weight is zero, or whose class's is.
+
+    Parameters
+    ----------
+    X : ndarray, tensor or CSR matrix of shape (n_samples, n_features)
+        The rows.
+    y : ndarray of shape (n_samples,), dtype=int64
+        The rows' classes.
+    sample_weight : ndarray of shape (n_samples,) or None
+        Weights of rows.
+    class_weights : ndarray of shape (n_classes,) or None
+        Weights of classes.
+
+    Returns
+    -------
+    X, y, sample_weight
+        The same of the rows that are left; the very ones where none is left out.
 
     Raises
     ------
     ValueError
-        If they are all zero.
+        If no row is left.
     """
-    if class_weights is not None:
-        sample_weight = class_weights[y] * (1 if sample_weight is None else sample_weight)
-    if sample_weight is not None and not sample_weight.any():
+    weights = multiply_weights(sample_weight, class_weights, y)
+    if weights is None or weights.all():
+        return X, y, sample_weight
+    rows = np.flatnonzero(weights)
+    if len(rows) == 0:
         raise ValueError(
             "class_weight, times sample_weight if there is one, is zero for all rows. Give at "
             "least one row to train on, and one to validate on, a weight above zero."
         )
-    weights = None if sample_weight is None else _drop_equal(sample_weight)
-    return None if weights is None else torch.tensor(weights)
+    return X[rows], y[rows], None if sample_weight is None else sample_weight[rows]
+
+
+def scale_to_mean_one(weights):
+    """Divide weights by their mean, so that their scale means nothing.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_samples,), dtype=float64, or None
+        The weights, above zero.
+
+    Returns
+    -------
+    weights : tensor of shape (n_samples,), dtype=float64, or None
+        Their mean is 1; None where they are all equal.
+    """
+    weights = None if weights is None else _drop_equal(weights)
+    return None if weights is None else torch.tensor(weights / weights.mean())
 
 
 def hold_out(X, y, sample_weight, fraction, seed, classes):
