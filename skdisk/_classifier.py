@@ -464,13 +464,13 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             If `X` is not as described.
         """
         log_proba = self.predict_log_proba(X)
-        return np.exp(log_proba, out=log_proba)
+        with np.errstate(under="ignore"):
+            return np.exp(log_proba, out=log_proba)
 
     def predict_log_proba(self, X):
         """Predict the logarithm of the probability of each class.
 
-        It is finite also where `predict_proba` rounds to 0, and below 0 also where that rounds
-        to 1.
+        It is finite where `predict_proba` rounds to 0, and has its digits where that rounds to 1.
 
         Parameters
         ----------

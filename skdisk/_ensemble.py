@@ -117,12 +117,13 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
             Probabilities, the columns in the order of `classes_`; each row sums to 1.
         """
         log_proba = self.predict_log_proba(X)
-        return np.exp(log_proba, out=log_proba)
+        with np.errstate(under="ignore"):
+            return np.exp(log_proba, out=log_proba)
 
     def predict_log_proba(self, X):
         """Compute the logarithms of the average probabilities.
 
-        They are finite also where `predict_proba` rounds to 0, and below 0 also where that rounds
+        They are finite where `predict_proba` rounds to 0, and have their digits where that rounds
         to 1.
 
         Parameters

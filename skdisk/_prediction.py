@@ -176,6 +176,8 @@ class Float32Layers:
         return torch.addmm(self.output.bias[:, None], self.output.weight, X.T)
 
 
+# An exponential that rounds to 0 is what it should be.
+@np.errstate(under="ignore")
 def log_softmax(scores):
     """Compute log-probabilities that keep their digits near 0, where probabilities are near 1.
 
@@ -206,6 +208,7 @@ def log_softmax(scores):
     return distances
 
 
+@np.errstate(under="ignore")
 def average(log_probas):
     """Average probabilities that are given as logarithms.
 
@@ -223,6 +226,7 @@ def average(log_probas):
     return log_softmax(logsumexp(log_probas, axis=0).T).T
 
 
+@np.errstate(under="ignore")
 def compute_log_odds(log_proba):
     """Compute by how much each class is more probable than all others together.
 

@@ -58,8 +58,9 @@ def assert_close_to_float64(clf, X):
 
 def assert_of_one_mind(clf, X):
     """Check that what is predicted is finite, and that all methods say the same."""
-    proba, log_proba = clf.predict_proba(X), clf.predict_log_proba(X)
-    decision = clf.decision_function(X)
+    with np.errstate(all="raise"):
+        proba, log_proba = clf.predict_proba(X), clf.predict_log_proba(X)
+        decision = clf.decision_function(X)
     assert proba.dtype == log_proba.dtype == decision.dtype == np.float64
     np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-14)
     np.testing.assert_array_equal(np.exp(log_proba), proba)
