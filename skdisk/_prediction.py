@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 from torch import nn
 from torch.nn.functional import linear
 
@@ -20,7 +19,7 @@ ROWS_AT_ONCE = 8192
 NUMBERS_AT_ONCE = 2**22
 # Up to so many rows in all are predicted in float64, which costs little then.
 FEW_ROWS = 256
-# Numbers beyond this are taken as this in float64: a further layer cannot make them infinite.
+# What a layer gives beyond this is taken as this, in float64, so that the next one is finite.
 LARGEST = 1e250
 LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 
@@ -223,7 +222,7 @@ def average(log_probas):
         The logarithms of the mean probabilities.
     """
     # The mean probabilities are in proportion to the sums, and sum to 1.
-    return log_softmax(logsumexp(log_probas, axis=0).T).T
+    return log_softmax(np.logaddexp.reduce(log_probas, axis=0).T).T
 
 
 @np.errstate(under="ignore")
@@ -252,5 +251,5 @@ def compute_log_odds(log_proba):
     rows, classes = np.nonzero(proba > 0.5)
     others = log_proba[rows]
     others[np.arange(len(rows)), classes] = -np.inf
-    log_rest[rows, classes] = logsumexp(others, axis=1)
+    log_rest[rows, classes] = np.logaddexp.reduce(others, axis=1)
     return log_proba - log_rest
