@@ -808,7 +808,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """Make the list of the user's callbacks and those that the parameters ask for."""
         callbacks = list(self.callbacks or [])
         if isinstance(self.lr_schedule, LRScheduler) and whole_fit:
-            # A copy, because a schedule in use holds the optimiser, and a fit changes no parameter.
+            # A copy: a schedule in use holds the optimiser, and a fit must change no parameter.
             callbacks.append(("lr_schedule", copy.deepcopy(self.lr_schedule)))
         if self.verbose == 1:
             callbacks.append(("print_log", PrintTenLines(floatfmt=".4g")))

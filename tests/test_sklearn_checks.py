@@ -86,8 +86,8 @@ def draw_configurations(n_configurations, seed):
 
 
 CONFIGURATIONS = draw_configurations(12, seed=0)
-# Three that are unlike each other: each has another optimiser, one is not fused, one has a schedule
-# of skorch's.
+# Three that are unlike each other: each has another optimiser, one is not fused, one has a
+# schedule of skorch's.
 IN_SUITE = (0, 8, 11)
 REST = [clf for k, clf in enumerate(CONFIGURATIONS) if k not in IN_SUITE]
 
