@@ -30,6 +30,7 @@ from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
 from ._optimizers import resolve_optimizer
 from ._persistence import load, save
+from ._prediction import compute_log_odds
 from ._state import resume_training
 from ._weights import (
     check_class_weight,
@@ -452,7 +453,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        proba : ndarray of shape (n_samples, n_classes), dtype=float32
+        proba : ndarray of shape (n_samples, n_classes), dtype=float64
             Probabilities, the columns in the order of `classes_`; each row sums to 1.
 
         Raises
@@ -463,12 +464,13 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             If `X` is not as described.
         """
         log_proba = self.predict_log_proba(X)
-        return np.exp(log_proba, out=log_proba)
+        with np.errstate(under="ignore"):
+            return np.exp(log_proba, out=log_proba)
 
     def predict_log_proba(self, X):
         """Predict the logarithm of the probability of each class.
 
-        It is finite also where `predict_proba` rounds to 0.
+        It is finite where `predict_proba` rounds to 0, and has its digits where that rounds to 1.
 
         Parameters
         ----------
@@ -477,7 +479,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        log_proba : ndarray of shape (n_samples, n_classes), dtype=float32
+        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
             Log-probabilities, the columns in the order of `classes_`.
 
         Raises
@@ -492,6 +494,30 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if checked is None:
             checked = check_rows(self, X, reset=False)
         return self.net_.forward(checked).numpy()
+
+    def decision_function(self, X):
+        """Compute the log-odds of each class: by how much it is more probable than all others.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
+            `log(p / (1 - p))` in nats, finite also where p rounds to 0 or 1. With two classes p is
+            the probability of `classes_[1]`; otherwise there is a column for each class, in the
+            order of `classes_`. An only class has no others, and 0 for its log-odds.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` is not as described.
+        """
+        return compute_log_odds(self.predict_log_proba(X))
 
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
@@ -790,7 +816,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """Make the list of the user's callbacks and those that the parameters ask for."""
         callbacks = list(self.callbacks or [])
         if isinstance(self.lr_schedule, LRScheduler) and whole_fit:
-            callbacks.append(("lr_schedule", self.lr_schedule))
+            # A copy: a schedule in use holds the optimiser, and a fit must change no parameter.
+            callbacks.append(("lr_schedule", copy.deepcopy(self.lr_schedule)))
         if self.verbose == 1:
             callbacks.append(("print_log", PrintTenLines(floatfmt=".4g")))
         elif self.verbose:
