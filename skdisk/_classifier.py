@@ -24,7 +24,7 @@ from ._callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
 from ._compat import Interval, StrOptions, validate_parameter_constraints
 from ._data import check_few_rows, check_rows, warn_of_scales
 from ._device import resolve_device
-from ._labels import encode_labels, find_classes, labels_as_array
+from ._labels import check_classes, encode_labels, find_classes
 from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
 from ._optimizers import resolve_optimizer
@@ -380,7 +380,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         resume = hasattr(self, "net_")
         if classes is not None:
-            classes = np.unique(labels_as_array(classes))
+            classes = check_classes(classes)
         elif not resume:
             raise ValueError(
                 "classes must be passed on the first call of partial_fit: all labels that will "

@@ -10,8 +10,9 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import validate_data
 
+from ._arrays import NUMBERS, as_array, find_fault
 from ._labels import labels_as_array
-from ._prediction import FEW_ROWS
+from ._prediction import FEW_ROWS, count_rows_at_once
 
 # Features whose standard deviations differ by more than this get a warning, which looks at so many
 # rows.
@@ -36,7 +37,8 @@ def check_rows(estimator, X, *y, reset):
     Returns
     -------
     X : ndarray, CSR matrix or tensor of shape (n_samples, n_features), dtype=float32
-        The rows; a tensor only where the input is one on an accelerator, where it stays.
+        The rows; a tensor only where the input is one on an accelerator, where it stays. An array
+        to predict from is the user's own, of any dtype of numbers: it may be larger than memory.
     y : ndarray of shape (n_samples,)
         The labels, if there were any.
 
@@ -45,31 +47,49 @@ def check_rows(estimator, X, *y, reset):
     ValueError, TypeError
         If they are not what the network can take.
     """
-    if isinstance(X, torch.Tensor):
-        X = X.detach()
-        if X.device.type != "cpu":
-            return check_tensor(estimator, X, *y, reset=reset)
-        X = X.numpy()
-    try:
-        # Values beyond float32 become infinite here, and are refused as such.
-        with np.errstate(over="ignore"):
-            checked = validate_data(
-                estimator,
-                X,
-                *map(labels_as_array, y),
-                accept_sparse=["csr", "csc"],
-                dtype=np.float32,
-                order="C",
-                force_writeable=not sparse.issparse(X),
-                reset=reset,
-            )
-    except ValueError as error:
-        if "could not convert string" not in str(error):
-            raise
-        raise ValueError(f"{error}. {_explain_text(X)}") from error
+    if isinstance(X, torch.Tensor) and X.device.type not in ("cpu", "meta"):
+        return check_tensor(estimator, X.detach(), *y, reset=reset)
+    if sparse.issparse(X):
+        _check_indices(X)
+    elif not (isinstance(X, np.matrix) or hasattr(X, "columns")):
+        X = as_array(X, "X")
+    _check_columns(X)
+    if not (y or reset) and _is_finite_array(X):
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+        return X
+    # Values beyond float32 become infinite here, and are refused as such.
+    with np.errstate(over="ignore"):
+        checked = validate_data(
+            estimator,
+            X,
+            *map(labels_as_array, y),
+            accept_sparse=["csr", "csc"],
+            dtype=np.float32,
+            order="C",
+            force_writeable=not sparse.issparse(X),
+            reset=reset,
+        )
     if not sparse.issparse(X):
         return checked
     return (_as_csr(checked[0], X), checked[1]) if y else _as_csr(checked, X)
+
+
+def _check_indices(X):
+    """Refuse a compressed matrix whose indices point outside it, where SciPy reads and writes."""
+    if X.format not in ("csr", "csc"):
+        return
+    n = X.shape[1] if X.format == "csr" else X.shape[0]
+    starts, indices = X.indptr, X.indices
+    if (
+        starts[0] != 0
+        or starts[-1] > min(len(indices), len(X.data))
+        or (np.diff(starts) < 0).any()
+        or (len(indices) and not 0 <= indices.min() <= indices.max() < n)
+    ):
+        raise ValueError(
+            f"X is a damaged {X.format.upper()} matrix: its indices or index pointers are outside "
+            f"of its shape {X.shape}. X.check_format() tells more; make the matrix anew."
+        )
 
 
 def _as_csr(checked, X):
@@ -81,6 +101,64 @@ def _as_csr(checked, X):
     return rows
 
 
+def _check_columns(X):
+    """Refuse columns that hold no numbers, dates among them, by name."""
+    if isinstance(X, pd.DataFrame) and not len(X.columns):
+        raise ValueError(f"X has no columns: it is a DataFrame of shape {X.shape}.")
+    if isinstance(X, np.ndarray) and X.ndim != 2 and X.dtype.kind not in NUMBERS:
+        raise ValueError(
+            f"Expected 2D array of numbers, got one of shape {X.shape} and dtype {X.dtype} instead."
+        )
+    faults = {}
+    for name, column in _find_suspects(X):
+        column = as_array(column, f"The column {name!r} of X")
+        fault = find_fault(column)
+        if fault is None and column.ndim > 1:
+            fault = ValueError("several values in a cell")
+        if fault is not None:
+            faults[name] = fault
+    if not faults:
+        return
+    name, fault = next(iter(faults.items()))
+    kind = TypeError if isinstance(fault, TypeError) else ValueError
+    raise kind(
+        f"X has columns that are not numbers: {list(faults)}. In the column {name!r}: {fault}. "
+        "The network takes numbers: encode text and categories, for example with a OneHotEncoder "
+        "in a ColumnTransformer, and turn dates and durations into a number of days."
+    ) from fault
+
+
+def _find_suspects(X):
+    """List names and values of the columns whose dtype is not that of real numbers."""
+    if isinstance(X, pd.DataFrame):
+        return [
+            (name, X.iloc[:, i])
+            for i, (name, dtype) in enumerate(X.dtypes.items())
+            if dtype.kind not in NUMBERS
+        ]
+    if hasattr(X, "iter_columns"):
+        # polars
+        return zip(X.columns, X.iter_columns(), strict=True)
+    if hasattr(X, "itercolumns"):
+        # Arrow
+        return zip(X.column_names, X.itercolumns(), strict=True)
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind not in NUMBERS + "c":
+        return enumerate(X.T)
+    return []
+
+
+def _is_finite_array(X):
+    """Tell whether an array is plainly right: chunk by chunk, so that it is not copied whole."""
+    if type(X) not in (np.ndarray, np.memmap) or X.dtype.kind not in NUMBERS or X.ndim != 2:
+        return False
+    if 0 in X.shape:
+        return False
+    n_rows = count_rows_at_once(X.shape[1])
+    with np.errstate(over="ignore"):
+        chunks = (X[i : i + n_rows].astype(np.float32) for i in range(0, len(X), n_rows))
+        return all(np.isfinite(chunk).all() for chunk in chunks)
+
+
 def check_tensor(estimator, X, *y, reset):
     """Do the same for a tensor, wherever it lies, without copying it to the CPU."""
     if X.ndim != 2 or 0 in X.shape:
@@ -90,7 +168,9 @@ def check_tensor(estimator, X, *y, reset):
         )
     if X.is_complex():
         raise ValueError("Complex data not supported.")
-    X = X.float()
+    if X.layout != torch.strided or X.is_quantized:
+        raise TypeError(f"Expected a dense tensor of numbers. Got {X.layout} and {X.dtype}.")
+    X = X.resolve_neg().float()
     if not X.isfinite().all():
         raise ValueError(
             "Input X contains NaN, infinity or a value too large for dtype('float32')."
@@ -159,15 +239,3 @@ def warn_of_scales(X):
             "make_pipeline(StandardScaler(), MLPDiskClassifier()).",
             stacklevel=5,
         )
-
-
-def _explain_text(X):
-    """Say which columns hold text and what to do about it."""
-    names = []
-    if isinstance(X, pd.DataFrame):
-        names = X.select_dtypes(exclude=["number", "bool"]).columns.tolist()
-    columns = f"The columns with text or other objects: {names}. " if names else ""
-    return (
-        f"{columns}The network takes numbers: encode text and categories first, for example with "
-        "a OneHotEncoder in a ColumnTransformer."
-    )
