@@ -24,7 +24,7 @@ from ._callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
 from ._compat import Interval, StrOptions, validate_parameter_constraints
 from ._data import check_few_rows, check_rows, warn_of_scales
 from ._device import resolve_device
-from ._labels import check_classes, encode_labels, find_classes
+from ._labels import check_classes, encode_labels, find_classes, labels_as_array
 from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
 from ._optimizers import resolve_optimizer
@@ -469,6 +469,32 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             checked = check_rows(self, X, reset=False)
         return self.net_.forward(checked).numpy()
 
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy on data.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+        y : array-like of shape (n_samples,)
+            Their labels, in any form that `fit` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts. None stands for 1.
+
+        Returns
+        -------
+        score : float
+            The share of rows whose label is predicted.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If the data are not as described.
+        """
+        return super().score(X, labels_as_array(y), sample_weight)
+
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
 
@@ -662,7 +688,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             X_val, y_val = check_rows(self, *validation, reset=False)
             validation = weigh(X_val, encode_labels(y_val, self.classes_, name="y_val"), None)
         elif self.early_stopping and whole_fit:
-            parts = hold_out(X, y, sample_weight, self.validation_fraction, seed, self.classes_)
+            parts = hold_out(X, y, sample_weight, self.validation_fraction, seed)
             return [weigh(X[rows], y[rows], weights) for rows, weights in parts]
         return weigh(X, y, sample_weight), validation
 

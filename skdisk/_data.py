@@ -79,7 +79,8 @@ def _check_indices(X):
     if X.format not in ("csr", "csc"):
         return
     n = X.shape[1] if X.format == "csr" else X.shape[0]
-    starts, indices = X.indptr, X.indices
+    starts = X.indptr
+    indices = X.indices[: starts[-1]]
     if (
         starts[0] != 0
         or starts[-1] > min(len(indices), len(X.data))
@@ -105,9 +106,12 @@ def _check_columns(X):
     """Refuse columns that hold no numbers, dates among them, by name."""
     if isinstance(X, pd.DataFrame) and not len(X.columns):
         raise ValueError(f"X has no columns: it is a DataFrame of shape {X.shape}.")
+    if isinstance(X, np.ndarray) and X.dtype.kind == "c":
+        # Before the labels, which may be complex as well.
+        raise ValueError(f"Complex data not supported. X has dtype {X.dtype}.")
     if isinstance(X, np.ndarray) and X.ndim != 2 and X.dtype.kind not in NUMBERS:
         raise ValueError(
-            f"Expected 2D array of numbers, got one of shape {X.shape} and dtype {X.dtype} instead."
+            f"Expected 2D array of numbers, got one of shape {X.shape} and dtype {X.dtype}."
         )
     faults = {}
     for name, column in _find_suspects(X):
@@ -142,7 +146,7 @@ def _find_suspects(X):
     if hasattr(X, "itercolumns"):
         # Arrow
         return zip(X.column_names, X.itercolumns(), strict=True)
-    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind not in NUMBERS + "c":
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind not in NUMBERS:
         return enumerate(X.T)
     return []
 

@@ -24,8 +24,8 @@ def labels_as_array(y, name="y"):
     Returns
     -------
     y : ndarray of the same shape
-        Labels of one of the `KINDS`, or strings as objects. None and sparse matrices are returned
-        as they are: scikit-learn, which is asked next, refuses them.
+        Labels of one of the `KINDS`, or strings as objects. None, sparse matrices and what is no
+        sequence are not refused here but by scikit-learn, which is asked next.
 
     Raises
     ------
@@ -43,7 +43,11 @@ def labels_as_array(y, name="y"):
         _check_missing(codes < 0, name)
         return labels_as_array(y.dtype.categories, name)[codes]
     labels = as_array(y, name)
+    if labels.ndim == 0:
+        return labels
     _check_shape(labels.shape, name)
+    if labels.ndim == 2:
+        return labels_as_array(labels[:, 0], name)[:, np.newaxis]
     if labels.dtype.kind != "V":
         _check_missing(pd.isna(labels), name)
     cells = None
@@ -51,7 +55,7 @@ def labels_as_array(y, name="y"):
         if all(isinstance(label, str) for label in labels.flat):
             return labels.astype(object, copy=False)
         cells = labels.tolist()
-    elif isinstance(y, (list, tuple)) and labels.ndim == 1:
+    elif isinstance(y, (list, tuple)):
         # Of numbers and strings NumPy makes strings.
         cells = list(y)
     return _settle_dtype(labels, cells, name)
@@ -64,7 +68,8 @@ def _settle_dtype(labels, cells, name):
     if dtype.kind == "f" and dtype.itemsize > 8:
         # Longer floats are not the same on every machine.
         dtype = np.dtype(np.float64)
-    settled = settled.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):
+        settled = settled.astype(dtype, copy=False)
     if cells is None:
         is_same = dtype.kind in KINDS and (settled == labels).all()
     else:
@@ -144,7 +149,7 @@ def check_classes(classes):
         If they are not labels, or there are none.
     """
     labels = labels_as_array(classes, "classes")
-    if np.ndim(labels) != 1 or not len(labels):
+    if not (isinstance(labels, np.ndarray) and labels.ndim and labels.size):
         raise ValueError(
             f"classes must be a list of all labels that will ever occur. Got {classes!r}."
         )

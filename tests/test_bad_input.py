@@ -37,7 +37,7 @@ BAD_X = {
     "None": (
         None,
         ValueError,
-        r"Expected 2D array of numbers, got one of shape \(\) and dtype obj",
+        "Expected 2D array of numbers, .* and dtype object",
     ),
 }
 BAD_Y = {

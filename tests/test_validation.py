@@ -107,16 +107,16 @@ def test_rows_are_held_out_class_by_class(overfit, disk):
 def test_which_rows_are_held_out_does_not_depend_on_their_order(disk):
     X, y = disk[0].astype(np.float32), disk[1]
     order = np.random.RandomState(0).permutation(len(X))
-    held = [hold_out(X, y, None, 0.1, 7, [0, 1])[1][0]]
-    held.append(order[hold_out(X[order], y[order], None, 0.1, 7, [0, 1])[1][0]])
+    held = [hold_out(X, y, None, 0.1, 7)[1][0]]
+    held.append(order[hold_out(X[order], y[order], None, 0.1, 7)[1][0]])
     assert sorted(held[0]) == sorted(held[1])
-    assert sorted(hold_out(X, y, None, 0.1, 8, [0, 1])[1][0]) != sorted(held[0])
+    assert sorted(hold_out(X, y, None, 0.1, 8)[1][0]) != sorted(held[0])
 
 
 def test_repeated_rows_are_held_out_in_proportion():
     X = np.repeat(np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32), 100, axis=0)
     y = np.repeat([0, 1, 1, 0], 100)
-    (train, _), (valid, weights) = hold_out(X, y, None, 0.1, 0, [0, 1])
+    (train, _), (valid, weights) = hold_out(X, y, None, 0.1, 0)
     assert len(train) + len(valid) == 400
     assert weights.tolist() == [1.0] * 40
     for row in range(4):
@@ -128,9 +128,9 @@ def test_whole_weights_are_divided_like_repetitions(repeats):
     rng = np.random.RandomState(0)
     X, y = rng.randn(60, 2).astype(np.float32), np.arange(60) % 2
     counts = rng.randint(0, 5, size=60) * repeats
-    weighted = hold_out(X, y, counts.astype(float), 0.2, 0, [0, 1])
+    weighted = hold_out(X, y, counts.astype(float), 0.2, 0)
     rows = np.arange(60).repeat(counts)
-    repeated = hold_out(X[rows], y[rows], None, 0.2, 0, [0, 1])
+    repeated = hold_out(X[rows], y[rows], None, 0.2, 0)
     for (ours, weights), (theirs, ones) in zip(weighted, repeated, strict=True):
         expected = np.bincount(rows[theirs], weights=ones, minlength=60)
         np.testing.assert_array_equal(np.bincount(ours, weights=weights, minlength=60), expected)
@@ -139,7 +139,7 @@ def test_whole_weights_are_divided_like_repetitions(repeats):
 def test_rows_of_fractional_weight_are_held_out_whole():
     rng = np.random.RandomState(0)
     X, y, weights = rng.randn(60, 2).astype(np.float32), np.arange(60) % 2, rng.uniform(size=60)
-    (train, _), (valid, held) = hold_out(X, y, weights, 0.2, 0, [0, 1])
+    (train, _), (valid, held) = hold_out(X, y, weights, 0.2, 0)
     assert not set(train) & set(valid)
     assert len(valid) == 12
     np.testing.assert_array_equal(held, weights[valid])
