@@ -22,7 +22,7 @@ from skorch.callbacks import Callback, LRScheduler
 from ._batches import WeightedDataset
 from ._callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._data import check_few_rows, check_rows, warn_of_scales
+from ._data import check_few_rows, check_rows, warn_of_other_scale, warn_of_scales
 from ._device import resolve_device
 from ._labels import check_classes, encode_labels, find_classes, labels_as_array
 from ._module import ACTIVATIONS, make_sequential
@@ -200,8 +200,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     Weights that are whole numbers are repetitions of rows, for dropout and for the rows that
     `early_stopping` holds out as well: both are drawn from the rows' values.
 
-    Gradient descent needs features of similar scale: put a `StandardScaler` before it. A fit whose
-    features have standard deviations more than a thousandfold apart warns.
+    Gradient descent needs features of similar scale, around 0 and not far from 1 in size: put a
+    `StandardScaler` before it. A fit warns of features whose standard deviations are more than a
+    thousandfold apart, of a feature whose root mean square is above 20, of rows that are shorter
+    than 0.1, and of an `X_val` that is on another scale than `X`.
 
     A loss or weight that is not finite ends the training with a ConvergenceWarning, at the last
     epoch in which all was finite.
@@ -658,16 +660,18 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
         seed = self.net_.seed if resume else self._draw_seed()
-        train, validation = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
+        train, valid = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
         if whole_fit or not resume:
             warn_of_scales(X)
+        if validation is not None:
+            warn_of_other_scale(X, valid.X)
         trained.net_ = trained._make_net(seed, whole_fit)
         if resume:
             resume_training(trained.net_, self.net_)
         if whole_fit:
             trained.net_.schedule_start_ = len(trained.net_.history)
         n_epochs = self.max_epochs if whole_fit else 1
-        return Training(trained, train, validation, n_epochs, given)
+        return Training(trained, train, valid, n_epochs, given)
 
     def _adopt(self, trained):
         """Take over what a training has made."""

@@ -103,17 +103,13 @@ def compute_class_weights(class_weight, classes, y, sample_weight):
     Raises
     ------
     ValueError
-        If labels are not among the classes.
+        If keys are not among the labels, or weights of rows are too far apart to be balanced.
     """
     if class_weight is None:
         return None
-    weights = np.ones(len(classes))
     if class_weight == "balanced":
-        rows = np.ones(len(y)) if sample_weight is None else scale_to_mean_one(sample_weight)
-        counts = np.bincount(y, weights=rows, minlength=len(classes))
-        present = counts > 0
-        weights[present] = counts.sum() / (present.sum() * counts[present])
-        return weights
+        return _balance(classes, y, sample_weight)
+    weights = np.ones(len(classes))
     known = locate_labels(classes)
     unknown = [label for label in class_weight if label not in known]
     # A part of the rows, as in cross-validation, may lack a class whose weight is given.
@@ -126,6 +122,22 @@ def compute_class_weights(class_weight, classes, y, sample_weight):
         if label in known:
             weights[known[label]] = weight
     return weights
+
+
+def _balance(classes, y, sample_weight):
+    weights = np.ones(len(y)) if sample_weight is None else sample_weight
+    present = np.bincount(y, weights=weights > 0, minlength=len(classes)) > 0
+    counts = np.bincount(y, weights=scale_to_mean_one(weights), minlength=len(classes))
+    class_weights = np.zeros(len(classes))
+    with np.errstate(divide="ignore", over="ignore"):
+        class_weights[present] = counts.sum() / (present.sum() * counts[present])
+    if not np.isfinite(class_weights).all():
+        raise ValueError(
+            f"class_weight='balanced' would multiply the class {classes[class_weights.argmax()]} "
+            "by more than 1e308, so small are its sample_weight beside those of the others. Give "
+            "weights that are closer together."
+        )
+    return class_weights
 
 
 def scale_to_mean_one(*factors):
