@@ -17,7 +17,7 @@ def main():
 
     pipeline = make_pipeline(
         StandardScaler(),
-        MLPDiskClassifier(lr=0.01, momentum=0.9, max_epochs=30, random_state=0),
+        MLPDiskClassifier(random_state=0),
     )
     folds = pd.DataFrame(cross_validate(pipeline, X, y, scoring=["accuracy", "roc_auc"]))
     print("Five folds:")
@@ -25,7 +25,7 @@ def main():
 
     grid = {
         "mlpdiskclassifier__hidden_layer_sizes": [(16,), (64, 64)],
-        "mlpdiskclassifier__lr": [0.001, 0.01],
+        "mlpdiskclassifier__lr": [0.01, 0.03],
     }
     search = GridSearchCV(pipeline, grid, n_jobs=2).fit(X, y)
     results = pd.DataFrame(search.cv_results_).sort_values("rank_test_score")

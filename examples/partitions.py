@@ -70,7 +70,7 @@ def read(data):
 
 def make_classifier():
     """Make the classifier, the same each time."""
-    return MLPDiskClassifier((64,), lr=0.05, momentum=0.9, batch_size=1024, random_state=0)
+    return MLPDiskClassifier((64,), batch_size=1024, random_state=0)
 
 
 def run(folder):

@@ -10,7 +10,7 @@ from skdisk import FusedGridSearchCV, MLPDiskClassifier
 
 STEP = "mlpdiskclassifier__"
 GRID = {
-    "lr": [0.003, 0.01, 0.03],
+    "lr": [0.01, 0.03, 0.1],
     "weight_decay": [0.0, 0.01],
     "hidden_layer_sizes": [(8,), (32,)],
     "batch_size": [32, 64],
@@ -29,7 +29,7 @@ def main():
     """Search, and print what was trained together, the results and the score of the best."""
     X, y = load_breast_cancer(return_X_y=True, as_frame=True)
     X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
-    clf = MLPDiskClassifier(momentum=0.9, max_epochs=30, random_state=0)
+    clf = MLPDiskClassifier(random_state=0)
     # The scaler is in the pipeline: each fold is scaled by what its own training rows say.
     pipeline = make_pipeline(StandardScaler(), clf)
     grid = {STEP + name: values for name, values in GRID.items()}

@@ -17,19 +17,11 @@ from skdisk import LossCurveDisplay, MLPDiskClassifier
 matplotlib.use("Agg")
 
 CLASSIFIERS = {
-    "SGD with momentum": MLPDiskClassifier(
-        (32,),
-        lr=0.01,
-        momentum=0.9,
-        max_epochs=60,
-        random_state=0,
-    ),
+    "SGD, as it comes": MLPDiskClassifier(random_state=0),
     "AdamW, early stopping": MLPDiskClassifier(
         (32,),
         optimizer="adamw",
-        lr=0.001,
         weight_decay=0.01,
-        lr_schedule="cosine",
         dropout=0.5,
         class_weight="balanced",
         early_stopping=True,

@@ -162,6 +162,8 @@ def main(argv=None):
     clf = MLPDiskClassifier(
         args.hidden,
         lr=args.lr,
+        momentum=0.0,
+        lr_schedule="constant",
         max_epochs=args.epochs,
         batch_size=args.batch_size,
         callbacks=[progress],

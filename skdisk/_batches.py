@@ -11,7 +11,6 @@ import torch
 from scipy import sparse
 from skorch.dataset import Dataset
 from skorch.utils import data_from_dataset
-from torch.nn.functional import pad
 
 from ._noise import hash_rows, make_batch_seeds
 
@@ -24,7 +23,7 @@ class WeightedDataset(Dataset):
     X, y
         As for skorch's.
     weights : tensor of shape (n_samples,), dtype=float64, or None
-        How much each row counts. None stands for 1.
+        How much each row counts; their mean is 1. None stands for 1.
     """
 
     def __init__(self, X, y=None, weights=None):
@@ -163,8 +162,6 @@ class TensorBatches:
         self.sizes = [batch_size] * n_full + [rest] * bool(rest)
         # What the dropout of the current epoch depends on, if there is any.
         self.seed = None
-        # The weight of each batch of the current epoch.
-        self.totals = self.sizes
 
     def __len__(self):
         """Count the batches of an epoch."""
@@ -182,7 +179,7 @@ class TensorBatches:
         return hash_rows(self.X.X if isinstance(self.X, CsrRows) else self.X)
 
     def draw_order(self):
-        """Draw the order of the rows for an epoch; `totals` are then its batches' weights.
+        """Draw the order of the rows for an epoch.
 
         Returns
         -------
@@ -190,13 +187,8 @@ class TensorBatches:
             Positions of rows, on the device of the data.
         """
         if self.shuffle:
-            order = torch.randperm(self.n_rows, generator=self.generator).to(self.y.device)
-        else:
-            order = torch.arange(self.n_rows, device=self.y.device)
-        if self.weights is not None:
-            weights = pad(self.weights[order], (0, -self.n_rows % self.batch_size))
-            self.totals = weights.view(-1, self.batch_size).sum(dim=1).tolist()
-        return order
+            return torch.randperm(self.n_rows, generator=self.generator).to(self.y.device)
+        return torch.arange(self.n_rows, device=self.y.device)
 
     def __iter__(self):
         """Go through one epoch, batch by batch."""

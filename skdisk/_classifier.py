@@ -5,6 +5,7 @@ trained and attached. There is no tensor arithmetic.
 """
 
 import copy
+import math
 import warnings
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -35,8 +36,15 @@ from ._weights import (
     check_sample_weight,
     compute_class_weights,
     hold_out,
+    leave_out_weightless,
     multiply_weights,
+    scale_to_mean_one,
 )
+
+# What max_epochs="auto" stands for: so many epochs, and at least so many steps. Measured in
+# benchmarks/results/accuracy.md.
+AUTO_EPOCHS = 30
+AUTO_STEPS = 300
 
 # The columns that every history has, by the names that skorch gives them.
 HISTORY = {
@@ -51,6 +59,16 @@ HISTORY = {
 NOT_IN_HISTORY = (
     *("batches", "train_batch_count", "valid_batch_count", "train_loss_best", "valid_loss_best"),
 )
+
+
+def _find_callback_class(item):
+    """Find the class of an item of `callbacks`: a callback, its class, or a pair with a name."""
+    callback = item[1] if isinstance(item, tuple) and len(item) == 2 else item
+    return callback if isinstance(callback, type) else type(callback)
+
+
+def _is_lr_scheduler(item):
+    return issubclass(_find_callback_class(item), LRScheduler)
 
 
 class Training(NamedTuple):
@@ -85,12 +103,14 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     dropout : float in [0, 1) or sequence of such, default=0.0
         Probability that a hidden unit is set to 0 for a row in training: the same for all hidden
         layers, or one for each. What is kept grows by `1 / (1 - dropout)`.
-    lr : float in (0, inf), default=1e-3
-        Learning rate: the step per unit of the gradient of a batch's mean loss.
-    momentum : float in [0, 1), default=0.0
-        Momentum of the gradient descent, as in `torch.optim.SGD`. Of "sgd" only.
-    nesterov : bool, default=False
-        Whether the momentum is Nesterov's. Needs `momentum > 0`.
+    lr : float in (0, inf) or "auto", default="auto"
+        Learning rate: the step per unit of the gradient of a batch's mean loss. "auto" is 0.03
+        with "sgd", and with others the default of torch: 0.001 with "adam" and "adamw".
+    momentum : float in [0, 1), default=0.9
+        Momentum of the gradient descent, as in `torch.optim.SGD`. Of "sgd" only; other optimisers
+        ignore it.
+    nesterov : bool, default=True
+        Whether the momentum is Nesterov's. Of "sgd" only, and ignored where `momentum` is 0.
     weight_decay : float in [0, inf), default=0.0
         L2 penalty: the gradient of each weight, bias included, grows by `weight_decay` times the
         weight, as in `torch.optim.SGD` and `Adam`. With "adamw" each step makes the weights
@@ -99,18 +119,21 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Which optimiser of `torch.optim`. The fused trainer knows the three; other classes are
         used in skorch's loop.
     optimizer_params : dict, default=None
-        What the optimiser takes besides `lr`, `momentum`, `nesterov` and `weight_decay`, such as
-        `{"betas": (0.9, 0.99)}` for "adam".
-    lr_schedule : {"constant", "cosine", "one_cycle"} or skorch LRScheduler, default="constant"
-        How the learning rate changes from epoch to epoch. "cosine" falls from `lr` towards 0
-        (`CosineAnnealingLR`); "one_cycle" rises to `lr` and falls again (`OneCycleLR`); both over
-        `max_epochs` epochs, after which `partial_fit` goes on with the last value. For others,
-        give a `skorch.callbacks.LRScheduler`.
+        What the optimiser takes besides the parameters above, such as `{"betas": (0.9, 0.99)}` for
+        "adam".
+    lr_schedule : {"cosine", "constant", "one_cycle"} or skorch LRScheduler, default="cosine"
+        How the learning rate changes from epoch to epoch of `fit`. "cosine" falls from `lr`
+        towards 0 (`CosineAnnealingLR`); "one_cycle" rises to `lr` and falls again (`OneCycleLR`);
+        both over `max_epochs` epochs. For others, give a `skorch.callbacks.LRScheduler`; one among
+        the `callbacks` takes the place of this parameter. `partial_fit` takes `lr` as it is, call
+        after call.
     clip_grad_norm : float in (0, inf), default=None
         The largest Euclidean norm of the gradient of all weights; a longer one is scaled down
         to it. None does not clip.
-    max_epochs : int, default=300
-        Number of passes over the training data.
+    max_epochs : int or "auto", default="auto"
+        Number of passes over the training data. "auto" is 30, and for few rows as many as make at
+        least 300 steps: 300 epochs of 20 rows, 75 of 100 rows, 30 from 320 rows on, in batches of
+        32.
     batch_size : int, default=32
         Number of rows of a training step. The last batch of an epoch may be smaller.
     shuffle : bool, default=True
@@ -192,13 +215,14 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     Notes
     -----
     Input is converted to float32; sparse rows are made dense batch by batch. The loss of a batch
-    is `-sum_i w_i log softmax(z_i)[y_i] / sum_i w_i`, where `z_i` are the outputs of the last
-    layer for row `i`, `y_i` is the position of its label in `classes_`, and `w_i` is its weight:
-    1, times `sample_weight`, times its class's weight. A batch whose weights are all 0 changes
-    nothing.
+    of `b` rows is `-sum_i w_i log softmax(z_i)[y_i] / b`, where `z_i` are the outputs of the last
+    layer for row `i`, `y_i` is the position of its label in `classes_`, and `w_i` is its weight.
 
-    Weights that are whole numbers are repetitions of rows, for dropout and for the rows that
-    `early_stopping` holds out as well: both are drawn from the rows' values.
+    Weights are frequencies: a row that weighs twice as much as another counts as if it were there
+    twice. They are `sample_weight` times the class's weight, divided by their mean over the rows
+    of a call, so that their scale means nothing. Rows of weight 0 are left out. Weights that are
+    whole numbers are repetitions of rows, for dropout and for the rows that `early_stopping` holds
+    out as well: both are drawn from the rows' values.
 
     Gradient descent needs features of similar scale, around 0 and not far from 1 in size: put a
     `StandardScaler` before it. A fit warns of features whose standard deviations are more than a
@@ -220,9 +244,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     >>> from skdisk import MLPDiskClassifier, make_disk
     >>> X, y = make_disk(2000, random_state=0)
     >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
-    >>> clf = MLPDiskClassifier(lr=0.05, momentum=0.9, max_epochs=30, random_state=0)
+    >>> clf = MLPDiskClassifier(random_state=0)
     >>> clf.fit(X_train, y_train)
-    MLPDiskClassifier(lr=0.05, max_epochs=30, momentum=0.9, random_state=0)
+    MLPDiskClassifier(random_state=0)
     >>> clf.score(X_test, y_test) > 0.95
     True
     >>> clf.predict([[0.0, 0.1], [0.9, 0.9]])
@@ -238,7 +262,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "dropout": ["array-like", Interval(Real, 0, 1, closed="left")],
-        "lr": [Interval(Real, 0, np.inf, closed="neither")],
+        "lr": [Interval(Real, 0, np.inf, closed="neither"), StrOptions({"auto"})],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "nesterov": ["boolean"],
         "weight_decay": [Interval(Real, 0, np.inf, closed="left")],
@@ -246,7 +270,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "optimizer_params": [dict, None],
         "lr_schedule": [StrOptions({"constant", "cosine", "one_cycle"}), LRScheduler],
         "clip_grad_norm": [Interval(Real, 0, np.inf, closed="neither"), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "shuffle": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -268,15 +292,15 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         *,
         activation="relu",
         dropout=0.0,
-        lr=1e-3,
-        momentum=0.0,
-        nesterov=False,
+        lr="auto",
+        momentum=0.9,
+        nesterov=True,
         weight_decay=0.0,
         optimizer="sgd",
         optimizer_params=None,
-        lr_schedule="constant",
+        lr_schedule="cosine",
         clip_grad_norm=None,
-        max_epochs=300,
+        max_epochs="auto",
         batch_size=32,
         shuffle=True,
         class_weight=None,
@@ -355,7 +379,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return self._train(X, y, sample_weight, classes, validation=validation, resume=resume)
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Train the network for one epoch, on from where it stands.
+        """Train the network for one epoch, on from where it stands, with `lr` as it is.
 
         Parameters
         ----------
@@ -665,12 +689,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             warn_of_scales(X)
         if validation is not None:
             warn_of_other_scale(X, valid.X)
-        trained.net_ = trained._make_net(seed, whole_fit)
+        n_epochs = self._count_epochs(len(train)) if whole_fit else 1
+        trained.net_ = trained._make_net(seed, n_epochs, whole_fit)
         if resume:
             resume_training(trained.net_, self.net_)
-        if whole_fit:
-            trained.net_.schedule_start_ = len(trained.net_.history)
-        n_epochs = self.max_epochs if whole_fit else 1
         return Training(trained, train, valid, n_epochs, given)
 
     def _adopt(self, trained):
@@ -686,15 +708,24 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         class_weights = compute_class_weights(self.class_weight, self.classes_, y, sample_weight)
 
         def weigh(X, y, weights):
-            return WeightedDataset(X, y, multiply_weights(weights, class_weights, y))
+            products = multiply_weights(weights, class_weights, y)
+            return WeightedDataset(X, y, scale_to_mean_one(products))
 
+        X, y, sample_weight = leave_out_weightless(X, y, sample_weight, class_weights)
         if validation is not None:
             X_val, y_val = check_rows(self, *validation, reset=False)
-            validation = weigh(X_val, encode_labels(y_val, self.classes_, name="y_val"), None)
+            y_val = encode_labels(y_val, self.classes_, name="y_val")
+            validation = weigh(*leave_out_weightless(X_val, y_val, None, class_weights))
         elif self.early_stopping and whole_fit:
             parts = hold_out(X, y, sample_weight, self.validation_fraction, seed)
             return [weigh(X[rows], y[rows], weights) for rows, weights in parts]
         return weigh(X, y, sample_weight), validation
+
+    def _count_epochs(self, n_rows):
+        if self.max_epochs != "auto":
+            return self.max_epochs
+        n_steps = math.ceil(n_rows / self.batch_size)
+        return max(AUTO_EPOCHS, math.ceil(AUTO_STEPS / n_steps))
 
     @with_callbacks
     def _train_net(self, train, validation, n_epochs, given):
@@ -739,10 +770,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if (
             stopping
             and not stopping.stopped_
-            and len(net.history) == net.first_epoch_ + self.max_epochs
+            # Where the patience is that long, the best of all epochs is what was asked for.
+            and self.n_iter_no_change < net.max_epochs
+            and len(net.history) == net.first_epoch_ + net.max_epochs
         ):
             warnings.warn(
-                f"max_epochs={self.max_epochs} ended while the validation loss was still falling: "
+                f"max_epochs={net.max_epochs} ended while the validation loss was still falling: "
                 f"its lowest is that of epoch {self.best_epoch_}. Try more max_epochs or a larger "
                 "lr.",
                 ConvergenceWarning,
@@ -755,12 +788,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             self.get_params(deep=False),
             caller_name=type(self).__name__,
         )
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov=True needs a momentum above 0. Got momentum=0.")
         for item in self.callbacks or []:
-            callback = item[1] if isinstance(item, tuple) and len(item) == 2 else item
-            kind = callback if isinstance(callback, type) else type(callback)
-            if not issubclass(kind, Callback):
+            if not issubclass(_find_callback_class(item), Callback):
                 raise TypeError(
                     "callbacks must be skorch callbacks or pairs (name, callback). Got "
                     f"{item!r} among them. Callbacks of scikit-learn are set by set_callbacks."
@@ -770,7 +799,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self._resolve_optimizer()
 
     def _resolve_optimizer(self):
-        own = {name: getattr(self, name) for name in ("momentum", "nesterov", "weight_decay")}
+        names = ("lr", "momentum", "nesterov", "weight_decay")
+        own = {name: getattr(self, name) for name in names}
         return resolve_optimizer(self.optimizer, own, self.optimizer_params)
 
     def _draw_seed(self):
@@ -781,7 +811,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _make_callbacks(self, whole_fit):
         """Make the list of the user's callbacks and those that the parameters ask for."""
         callbacks = list(self.callbacks or [])
-        if isinstance(self.lr_schedule, LRScheduler):
+        if isinstance(self.lr_schedule, LRScheduler) and whole_fit:
             callbacks.append(("lr_schedule", self.lr_schedule))
         if self.verbose == 1:
             callbacks.append(("print_log", PrintTenLines(floatfmt=".4g")))
@@ -792,9 +822,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             callbacks.append(("best_epoch", BestEpoch(self.n_iter_no_change, self.tol)))
         return callbacks
 
-    def _make_net(self, seed, whole_fit):
+    def _make_net(self, seed, n_epochs, whole_fit):
         optimizer, arguments = self._resolve_optimizer()
-        schedule = self.lr_schedule
+        callbacks = self._make_callbacks(whole_fit)
+        has_own_schedule = whole_fit and not any(map(_is_lr_scheduler, callbacks))
         return DiskNet(
             module__n_features=self.n_features_in_,
             module__n_classes=len(self.classes_),
@@ -803,14 +834,14 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             module__dropout=self.dropout,
             classes=np.arange(len(self.classes_)),
             optimizer=optimizer,
+            lr=arguments.pop("lr"),
             **{f"optimizer__{name}": value for name, value in arguments.items()},
-            lr=self.lr,
-            lr_schedule=schedule if isinstance(schedule, str) else "constant",
+            lr_schedule=self.lr_schedule if has_own_schedule else "constant",
             clip_grad_norm=self.clip_grad_norm,
-            max_epochs=self.max_epochs,
+            max_epochs=n_epochs,
             batch_size=int(self.batch_size),
             shuffle=self.shuffle,
-            callbacks=self._make_callbacks(whole_fit),
+            callbacks=callbacks,
             fused=self.fused if isinstance(self.fused, str) else bool(self.fused),
             device=str(resolve_device(self.device)),
             verbose=int(self.verbose),

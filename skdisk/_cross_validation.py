@@ -92,7 +92,7 @@ def cross_validate_fused(
     --------
     >>> from skdisk import MLPDiskClassifier, cross_validate_fused, make_disk
     >>> X, y = make_disk(500, random_state=0)
-    >>> clf = MLPDiskClassifier(lr=0.05, momentum=0.9, max_epochs=30, random_state=0)
+    >>> clf = MLPDiskClassifier(random_state=0)
     >>> scores = cross_validate_fused(clf, X, y, cv=3)
     >>> (scores["test_score"] > 0.9).all()
     np.True_

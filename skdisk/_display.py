@@ -123,7 +123,7 @@ class LossCurveDisplay:
     >>> from skdisk import LossCurveDisplay, MLPDiskClassifier, make_disk
     >>> X, y = make_disk(500, random_state=0)
     >>> fits = [
-    ...     MLPDiskClassifier(lr=lr, momentum=0.9, max_epochs=20, random_state=0).fit(X, y)
+    ...     MLPDiskClassifier(lr=lr, random_state=0).fit(X, y)
     ...     for lr in (0.001, 0.01)
     ... ]
     >>> display = LossCurveDisplay.from_estimator(fits)

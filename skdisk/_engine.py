@@ -254,8 +254,7 @@ class FusedTrainer:
             For each network, the rows that it trains on, in the order that it sees them. They may
             differ in length; a network that runs out of rows waits for the others.
         row_weights : sequence of K (tensor of shape (n_rows_k,) or None), default=None
-            How much each row counts, in the order of `orders`; None stands for 1. A batch without
-            weight changes nothing.
+            How much each row counts, in the order of `orders`; None stands for 1.
         row_keys : sequence of K tensor of shape (n_rows_k,), dtype=int64, default=None
             From `skdisk._noise.hash_rows`, in the order of `orders`; needed for dropout.
         seeds : sequence of K int, default=None
@@ -264,7 +263,7 @@ class FusedTrainer:
         Returns
         -------
         losses : tensor of shape (n_batches, K)
-            Mean loss of each batch before its step; 0 where the batch had no weight.
+            Loss of each batch before its step; 0 where the network had no rows left.
         """
         gather = X if callable(X) else partial(_gather_rows, X)
         with nullcontext() if self.use_threads else use_one_thread(), torch.inference_mode():
@@ -290,7 +289,11 @@ class FusedTrainer:
         if min(lengths) < n_rows or any(w is not None for w in row_weights):
             r = torch.zeros(self.n_networks, n_rows, **self.step_options)
             for row, length, weights in zip(r, lengths, row_weights, strict=True):
-                row[:length] = 1.0 if weights is None else weights
+                full = length - length % self.batch_size
+                row[:full] = 1 / self.batch_size
+                row[full:length] = 1 / max(1, length - full)
+                if weights is not None:
+                    row[:length] *= weights
         order = torch.nn.utils.rnn.pad_sequence(list(orders), batch_first=True)
         losses = []
         n_full = n_rows - n_rows % self.batch_size

@@ -18,8 +18,10 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     estimator : MLPDiskClassifier, default=None
-        What each member is, but for its `random_state`. None stands for `MLPDiskClassifier()`.
-    n_members : int, default=10
+        What each member is, but for its `random_state`. None stands for the best setting for
+        tables that was measured (benchmarks/results/accuracy.md): the best of 50 epochs,
+        `MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)`.
+    n_members : int, default=5
         How many there are.
     n_jobs : int, default=None
         How many stacks of members to train at a time.
@@ -41,10 +43,9 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
 
     Examples
     --------
-    >>> from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
+    >>> from skdisk import MLPDiskEnsemble, make_disk
     >>> X, y = make_disk(500, random_state=0)
-    >>> clf = MLPDiskClassifier(lr=0.05, momentum=0.9, max_epochs=30)
-    >>> MLPDiskEnsemble(clf, n_members=5, random_state=0).fit(X, y).predict([[0, 0], [0.9, 0.9]])
+    >>> MLPDiskEnsemble(random_state=0).fit(X, y).predict([[0, 0], [0.9, 0.9]])
     array([1, 0])
     """
 
@@ -55,7 +56,7 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
-    def __init__(self, estimator=None, n_members=10, *, n_jobs=None, random_state=None):
+    def __init__(self, estimator=None, n_members=5, *, n_jobs=None, random_state=None):
         self.estimator = estimator
         self.n_members = n_members
         self.n_jobs = n_jobs
@@ -69,7 +70,9 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
         # check_random_state(None) would be NumPy's global generator, not ours to change.
         rng = np.random.RandomState() if self.random_state is None else self.random_state
         seeds = check_random_state(rng).randint(np.iinfo(np.int32).max, size=self.n_members)
-        estimator = MLPDiskClassifier() if self.estimator is None else self.estimator
+        estimator = self.estimator
+        if estimator is None:
+            estimator = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)
         memory = Memory()
         members = [stack(clone(estimator).set_params(random_state=int(s)), memory) for s in seeds]
         for memory.candidate, member in enumerate(members):

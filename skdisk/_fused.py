@@ -24,8 +24,8 @@ class Epoch(NamedTuple):
 
     Attributes
     ----------
-    losses, totals : list of float
-        The mean loss and the weight of each batch.
+    losses, sizes : list of float
+        The mean loss and the number of rows of each batch.
     lr : float
         The learning rate.
     seconds : float
@@ -33,7 +33,7 @@ class Epoch(NamedTuple):
     """
 
     losses: list
-    totals: list
+    sizes: list
     lr: float
     seconds: float
 
@@ -136,7 +136,7 @@ class Stack:
         losses = losses.T.tolist()
         seconds = time.perf_counter() - start
         return [
-            Epoch(own[: len(b)], b.totals, float(settings["lr"]), seconds)
+            Epoch(own[: len(b)], b.sizes, float(settings["lr"]), seconds)
             for own, b, settings in zip(losses, self.batches, trainer.networks, strict=True)
         ], is_finite
 

@@ -119,8 +119,8 @@ class DiskNet(NeuralNetClassifier):
             setattr(self, name, None)
         self.generator_ = torch.Generator().manual_seed(self.seed)
         self.module_ = self.module(**self.get_params_for("module"), generator=self.generator_)
-        # Where the schedule of the learning rate and the present training began.
-        self.schedule_start_ = self.first_epoch_ = 0
+        # Where the present training began.
+        self.first_epoch_ = 0
         self.diverged_ = None
         # How to run epochs that the fused trainer can take.
         self.run_fused_epochs = run_alone
@@ -206,20 +206,13 @@ class DiskNet(NeuralNetClassifier):
             yield log_proba.to(device)
 
     def get_loss(self, y_pred, y_true, X=None, training=False, weights=None):
-        """Compute the loss of log-probabilities, taken as they are: the rows' weighted mean."""
+        """Compute the loss of log-probabilities, taken as they are.
+
+        Weights are scaled to a mean of 1 over all rows, not over those of the batch.
+        """
         if weights is None:
             return self.criterion_(y_pred, y_true)
-        total = weights.sum()
-        if total == 0:
-            return total
-        return (weights * nll_loss(y_pred, y_true, reduction="none")).sum() / total
-
-    def train_step(self, batch, **fit_params):
-        """Make a step, unless no row of the batch has a weight."""
-        weights = getattr(batch, "weights", None)
-        if weights is not None and not weights.any():
-            return self._evaluate(batch, **fit_params)
-        return super().train_step(batch, **fit_params)
+        return (weights * nll_loss(y_pred, y_true, reduction="none")).mean()
 
     def train_step_single(self, batch, **fit_params):
         """Compute loss and gradients of a batch."""
@@ -290,12 +283,11 @@ class DiskNet(NeuralNetClassifier):
         else:
             self.n_right_ = 0.0
         losses, sizes = self._run_batches(iterator, training, prefix, step_fn, **fit_params)
-        totals = getattr(iterator, "totals", sizes)
-        self._record_losses(self.history[-1], prefix, losses, totals)
+        self._record_losses(self.history[-1], prefix, losses, sizes)
         if training:
             self._check_weights()
         else:
-            self.history.record("valid_score", self.n_right_ / sum(totals))
+            self.history.record("valid_score", self.n_right_ / sum(sizes))
 
     def _run_batches(self, iterator, training, prefix, step_fn, **fit_params):
         """Go through the batches of an epoch; record and return their losses and sizes."""
@@ -306,7 +298,7 @@ class DiskNet(NeuralNetClassifier):
         elif self._find_watchers("on_batch_begin") or self._find_watchers("on_batch_end"):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
             rows = [row for row in self.history[-1]["batches"] if names[0] in row]
-            return ([row[name] for row in rows] for name in names)
+            return [[row[name] for row in rows] for name in names]
         else:
             losses, sizes = [], []
             # Each weight is used twice a row, and training does so three times.
@@ -322,9 +314,9 @@ class DiskNet(NeuralNetClassifier):
         )
         return losses, sizes
 
-    def _record_losses(self, row, prefix, losses, totals):
+    def _record_losses(self, row, prefix, losses, sizes):
         """Record the mean loss of an epoch's batches, and whether it is the lowest so far."""
-        name, loss = f"{prefix}_loss", _average(losses, totals)
+        name, loss = f"{prefix}_loss", _average(losses, sizes)
         row[f"{prefix}_batch_count"] = len(losses)
         if not math.isfinite(loss):
             self._stop_as_diverged(f"the {name} is {loss}")
@@ -403,7 +395,7 @@ class DiskNet(NeuralNetClassifier):
         self.diverged_ = None
         self.first_epoch_ = len(self.history)
         self.n_epochs_ = fit_params.get("epochs", self.max_epochs)
-        self.learning_rates_ = compute_learning_rates(self.lr_schedule, self.lr, self.max_epochs)
+        self.learning_rates_ = compute_learning_rates(self.lr_schedule, self.lr, self.n_epochs_)
         self.lowest_losses_ = {
             name: min(row[name] for row in self.history if name in row)
             for name in ("train_loss", "valid_loss")
@@ -469,11 +461,11 @@ class DiskNet(NeuralNetClassifier):
         batches = self.get_iterator(dataset, training=True)
         self.precise_ = self._is_precise(batches)
         epochs = self.run_fused_epochs(self, batches, n_epochs)
-        for losses, totals, lr, seconds in epochs:
+        for losses, sizes, lr, seconds in epochs:
             # As skorch records it, in a tenth of the time.
             row = {"batches": [], "epoch": len(self.history) + 1, "lr": lr}
             self.history.append(row)
-            self._record_losses(row, "train", losses, totals)
+            self._record_losses(row, "train", losses, sizes)
             row["dur"] = seconds
         return len(epochs)
 
@@ -497,8 +489,7 @@ class DiskNet(NeuralNetClassifier):
 
     def _set_lr(self, number):
         if self.lr_schedule != "constant":
-            epoch = number - self.schedule_start_
-            lr = self.learning_rates_[min(epoch, len(self.learning_rates_) - 1)]
+            lr = self.learning_rates_[number - self.first_epoch_]
             for group in self.optimizer_.param_groups:
                 group["lr"] = lr
 

@@ -5,6 +5,11 @@ import inspect
 import torch
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+# What lr="auto" stands for with SGD. For Adam and AdamW torch's own default, 1e-3, is the best of
+# those that were measured (benchmarks/results/accuracy.md).
+SGD_LR = 0.03
+# What other optimisers ignore, even those that have an argument of that name.
+OF_SGD = ("momentum", "nesterov")
 
 
 def resolve_optimizer(optimizer, own, optimizer_params):
@@ -15,8 +20,8 @@ def resolve_optimizer(optimizer, own, optimizer_params):
     optimizer : {"sgd", "adam", "adamw"} or a subclass of torch.optim.Optimizer
         Which one.
     own : dict
-        What the classifier has parameters for. What the optimiser does not know of must be 0 or
-        False.
+        What the classifier has parameters for: `lr`, a number or "auto", `momentum`, `nesterov`
+        and `weight_decay`.
     optimizer_params : dict or None
         Its other arguments.
 
@@ -25,7 +30,7 @@ def resolve_optimizer(optimizer, own, optimizer_params):
     cls : type
         The class.
     arguments : dict
-        All but the learning rate.
+        What to call it with, `lr` included.
 
     Raises
     ------
@@ -40,10 +45,17 @@ def resolve_optimizer(optimizer, own, optimizer_params):
             f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))} or a class of "
             f"torch.optim. Got {optimizer!r}."
         )
+    own = dict(own)
+    if not issubclass(cls, torch.optim.SGD):
+        own = {name: value for name, value in own.items() if name not in OF_SGD}
+    elif own["momentum"] == 0:
+        own["nesterov"] = False
     known = inspect.signature(cls).parameters
+    if own["lr"] == "auto":
+        own["lr"] = SGD_LR if cls is torch.optim.SGD else known["lr"].default
     arguments = dict(optimizer_params or {})
     for name in arguments:
-        if name == "lr" or name in own:
+        if name in own:
             raise ValueError(
                 f"{name} is a parameter of the classifier itself: give it there, not in "
                 "optimizer_params."

@@ -48,7 +48,7 @@ SETTINGS = (
     *("optimizer", "module__activation", "module__dropout"),
 )
 # What a training leaves on a net besides its state and its history.
-RESULTS = ("first_epoch_", "schedule_start_", "diverged_", "fused_reason_")
+RESULTS = ("first_epoch_", "diverged_", "fused_reason_")
 # What scikit-learn keeps on an estimator besides parameters, and the methods that set it.
 SET_BY = {"_skl_callbacks": "set_callbacks", "_metadata_request": "set_fit_request and its like"}
 

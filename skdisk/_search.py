@@ -164,7 +164,7 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     --------
     >>> from skdisk import FusedGridSearchCV, MLPDiskClassifier, make_disk
     >>> X, y = make_disk(500, random_state=0)
-    >>> clf = MLPDiskClassifier(momentum=0.9, max_epochs=30, random_state=0)
+    >>> clf = MLPDiskClassifier(random_state=0)
     >>> search = FusedGridSearchCV(clf, {"lr": [0.0001, 0.05], "batch_size": [32, 64]})
     >>> search.fit(X, y).best_params_["lr"]
     0.05
@@ -234,7 +234,7 @@ class FusedRandomizedSearchCV(_FusedSearch, RandomizedSearchCV):
     --------
     >>> from skdisk import FusedRandomizedSearchCV, MLPDiskClassifier, make_disk
     >>> X, y = make_disk(500, random_state=0)
-    >>> clf = MLPDiskClassifier(max_epochs=30, random_state=0)
+    >>> clf = MLPDiskClassifier(random_state=0)
     >>> search = FusedRandomizedSearchCV(
     ...     clf, {"lr": [0.0001, 0.05], "momentum": [0.5, 0.9]}, n_iter=3, random_state=0
     ... )

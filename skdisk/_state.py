@@ -7,6 +7,7 @@ training goes on where another one has ended.
 import copy
 
 import torch
+from skorch.callbacks import LRScheduler
 
 
 def copy_state(net):
@@ -84,7 +85,9 @@ def load_weights(module, values):
 def resume_training(net, earlier):
     """Go on from where another net of the same shape stands: weights, state and history.
 
-    Settings of the optimiser that differ between the two nets are left as they are.
+    The learning rate, which a schedule may have changed, is the net's own again, unless an
+    LRScheduler goes on with it. Settings of the optimiser that differ between the two nets are
+    left as they are.
 
     Parameters
     ----------
@@ -115,11 +118,12 @@ def resume_training(net, earlier):
             for name, value in net.optimizer_.defaults.items()
             if value != earlier.optimizer_.defaults[name]
         }
+        if not any(isinstance(callback, LRScheduler) for _, callback in net.callbacks_):
+            changed["lr"] = net.lr
         load_state(net, state)
         for group in net.optimizer_.param_groups:
             group.update(changed)
             if "lr" in changed and "initial_lr" in group:
-                # Where a schedule begins.
-                group["initial_lr"] = changed["lr"]
+                # Where a scheduler of torch begins.
+                group["initial_lr"] = net.lr
     net.history.extend(earlier.history)
-    net.schedule_start_ = earlier.schedule_start_

@@ -11,13 +11,13 @@ in and n_L = C classes come out. Everything lies features first, one column a ro
     A_l = [f(Z_l); 1]           (n_l + 1, b), for l < L
     P   = softmax of Z_L        (C, b), each column sums to 1
     T                           (C, b), one-hot: T_ij = 1 where row j is of class i
-    r                           (1, b), the rows' weights over their sum (without weights, 1 / b)
+    r                           (1, b), the rows' weights over b (without weights, 1 / b)
 
 The row of ones makes the bias a column like any other: a layer is one product of matrices, and so
 is its gradient. Features first, because then f works on contiguous memory, and the softmax and the
 products with the few rows of the last layer take a third of the time they take rows first.
 
-The loss is the weighted mean of the negative log-likelihood, L = - sum_j r_j log P_{y_j, j}.
+The loss is the negative log-likelihood, L = - sum_j r_j log P_{y_j, j}.
 With dropout, the values of layer l are multiplied by a mask M_l of 0 and 1 / (1 - p), A_l becomes
 [f(Z_l) * M_l; 1], and D_l below has the factor M_l as well.
 
@@ -246,10 +246,8 @@ class Block:
         r = self.r[:n_batches].fill_(1 / self.batch_size)
         if weights is not None:
             r.copy_(self._sort_by_batch(weights, n_batches))
-            total = r.sum(dim=-1, keepdim=True)
-            # A batch without weight: 0 / 1 instead of 0 / 0.
-            r.div_(torch.where(total > 0, total, 1.0))
-            idle = total[:, :, 0, 0] == 0
+            # A network that waits for others has no rows here.
+            idle = r.sum(dim=-1)[:, :, 0] == 0
         if self.trainer.gradient_goes_to == "weights":
             lr = self.trainer.columns["lr"][:, :, None]
             torch.mul(r, lr, out=self.scaled_r[:n_batches])
@@ -276,7 +274,7 @@ class Block:
             self._run_steps(n_batches)
 
     def _run_step(self, step, is_idle):
-        """Run a step that leaves the networks without weight in this batch as they are."""
+        """Run a step that leaves the networks without rows in this batch as they are."""
         state = [
             part
             for flat in (self.trainer.weights, *self.trainer.state.values())

@@ -127,7 +127,7 @@ def compute_class_weights(class_weight, classes, y, sample_weight):
 def _balance(classes, y, sample_weight):
     weights = np.ones(len(y)) if sample_weight is None else sample_weight
     present = np.bincount(y, weights=weights > 0, minlength=len(classes)) > 0
-    counts = np.bincount(y, weights=scale_to_mean_one(weights), minlength=len(classes))
+    counts = np.bincount(y, weights=_bring_near_one(weights), minlength=len(classes))
     class_weights = np.zeros(len(classes))
     with np.errstate(divide="ignore", over="ignore"):
         class_weights[present] = counts.sum() / (present.sum() * counts[present])
@@ -140,26 +140,9 @@ def _balance(classes, y, sample_weight):
     return class_weights
 
 
-def scale_to_mean_one(*factors):
-    """Multiply weights, and divide the products by their mean, whatever their scale.
-
-    What is far apart is brought together by powers of two, which change no digit; only products
-    that are 1e308 times smaller than the largest become 0.
-
-    Parameters
-    ----------
-    *factors : ndarray of shape (n_samples,), dtype=float64
-        Finite numbers of at least 0, in each product at least one above 0.
-
-    Returns
-    -------
-    weights : ndarray of shape (n_samples,), dtype=float64
-        The products over their mean.
-    """
-    fractions, exponents = np.frexp(factors)
-    fractions, exponents = fractions.prod(axis=0), exponents.sum(axis=0)
-    weights = np.ldexp(fractions, exponents - exponents[fractions > 0].max())
-    return weights / weights.mean()
+def _bring_near_one(weights):
+    """Multiply by the power of two, which changes no digit, that makes the largest 0.5 to 1."""
+    return np.ldexp(weights, -np.frexp(weights.max())[1])
 
 
 def multiply_weights(sample_weight, class_weights, y):
@@ -176,26 +159,76 @@ def multiply_weights(sample_weight, class_weights, y):
 
     Returns
     -------
-    weights : tensor of shape (n_samples,), dtype=float64, or None
-        The products, 1 in the mean; None where they are all equal.
+    weights : ndarray of shape (n_samples,), dtype=float64, or None
+        The products, of two factors in a unit of their own, so that they are finite: 0 is a
+        product that is 0, or 1e308 times smaller than the largest. None where there are no
+        weights.
+    """
+    if class_weights is None:
+        return sample_weight
+    if sample_weight is None:
+        return class_weights[y]
+    fractions, exponents = np.frexp((sample_weight, class_weights[y]))
+    fractions, exponents = fractions.prod(axis=0), exponents.sum(axis=0)
+    # All exponents of float64, two of them in sum, are above -4096.
+    largest = exponents.max(where=fractions > 0, initial=-4096)
+    return np.ldexp(fractions, exponents - largest)
+
+
+def leave_out_weightless(X, y, sample_weight, class_weights):
+    """Leave out the rows whose weight is zero, or whose class's is.
+
+    Parameters
+    ----------
+    X : ndarray, tensor or CSR matrix of shape (n_samples, n_features)
+        The rows.
+    y : ndarray of shape (n_samples,), dtype=int64
+        The rows' classes.
+    sample_weight : ndarray of shape (n_samples,) or None
+        Weights of rows.
+    class_weights : ndarray of shape (n_classes,) or None
+        Weights of classes.
+
+    Returns
+    -------
+    X, y, sample_weight
+        The same of the rows that are left; the very ones where none is left out.
 
     Raises
     ------
     ValueError
-        If they are all zero.
+        If no row is left.
     """
-    factors = [] if sample_weight is None else [sample_weight]
-    if class_weights is not None:
-        factors.append(class_weights[y])
-    if not factors:
-        return None
-    if not np.all(factors, axis=0).any():
+    weights = multiply_weights(sample_weight, class_weights, y)
+    if weights is None or weights.all():
+        return X, y, sample_weight
+    rows = np.flatnonzero(weights)
+    if len(rows) == 0:
         raise ValueError(
             "class_weight, times sample_weight if there is one, is zero for all rows. Give at "
             "least one row to train on, and one to validate on, a weight above zero."
         )
-    weights = _drop_equal(scale_to_mean_one(*factors))
-    return None if weights is None else torch.tensor(weights)
+    return X[rows], y[rows], None if sample_weight is None else sample_weight[rows]
+
+
+def scale_to_mean_one(weights):
+    """Divide weights by their mean, so that their scale means nothing.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_samples,), dtype=float64, or None
+        The weights, above zero; their sum may be too large for a float.
+
+    Returns
+    -------
+    weights : tensor of shape (n_samples,), dtype=float64, or None
+        Their mean is 1; None where they are all equal.
+    """
+    weights = None if weights is None else _drop_equal(weights)
+    if weights is None:
+        return None
+    weights = _bring_near_one(weights)
+    return torch.tensor(weights / weights.mean())
 
 
 def hold_out(X, y, sample_weight, fraction, seed):

@@ -63,7 +63,7 @@ def train_by_autograd(
             module.dropout_seed = int(batch_seed)
             nll = nll_loss(forward_in_double(module, X[rows]), y[rows], reduction="none")
             w = torch.ones(len(rows)) if weights is None else weights[rows]
-            loss = (w.double() * nll).sum() / w.double().sum()
+            loss = (w.double() * nll).mean()
             loss.backward()
             if max_norm is not None:
                 torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)

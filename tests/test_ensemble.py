@@ -51,10 +51,13 @@ def test_weights_labels_and_names(data):
     )
 
 
-def test_the_default_member_is_the_default_classifier(data):
+def test_the_default_member_is_the_best_of_fifty_epochs(data):
     assert clone(MLPDiskEnsemble()).estimator is None
     [member] = MLPDiskEnsemble(n_members=1, random_state=0).fit(*data).estimators_
-    assert member.get_params() == MLPDiskClassifier(random_state=member.random_state).get_params()
+    expected = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)
+    expected.set_params(random_state=member.random_state)
+    assert member.get_params() == expected.get_params()
+    assert member.n_iter_ == 50
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback
 from skorch.exceptions import DeviceWarning
 
-from skdisk import MLPDiskClassifier
+from skdisk import MLPDiskClassifier, make_disk
 
 
 class Fail(Callback):
@@ -26,20 +26,20 @@ class Fail(Callback):
             raise RuntimeError("the disk is full")
 
 
-def test_defaults_are_the_recipe_of_the_lesson():
+def test_the_defaults_are_those_of_the_docs():
     expected = {
         "hidden_layer_sizes": (64, 64),
         "activation": "relu",
         "dropout": 0.0,
-        "lr": 1e-3,
-        "momentum": 0.0,
-        "nesterov": False,
+        "lr": "auto",
+        "momentum": 0.9,
+        "nesterov": True,
         "weight_decay": 0.0,
         "optimizer": "sgd",
         "optimizer_params": None,
-        "lr_schedule": "constant",
+        "lr_schedule": "cosine",
         "clip_grad_norm": None,
-        "max_epochs": 300,
+        "max_epochs": "auto",
         "batch_size": 32,
         "shuffle": True,
         "class_weight": None,
@@ -55,6 +55,53 @@ def test_defaults_are_the_recipe_of_the_lesson():
         "verbose": 0,
     }
     assert MLPDiskClassifier().get_params() == expected
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "params", "n_epochs"),
+    [
+        (20, {}, 300),
+        (100, {}, 75),
+        (320, {}, 30),
+        (1000, {}, 30),
+        (100, {"batch_size": 100}, 300),
+        (100, {"batch_size": 7}, 30),
+        # Of 40 rows, 4 are held out and 36 are two batches.
+        (40, {"early_stopping": True, "n_iter_no_change": 200}, 150),
+    ],
+    ids=str,
+)
+def test_few_rows_are_trained_on_for_at_least_300_steps(n_rows, params, n_epochs):
+    X, y = make_disk((n_rows // 2, n_rows - n_rows // 2), random_state=0)
+    clf = MLPDiskClassifier((4,), random_state=0, **params).fit(X, y)
+    assert clf.n_iter_ == n_epochs
+    assert clf.history_["lr"].iloc[0] == 0.03
+    assert clf.history_["lr"].iloc[-1] < 0.001
+
+
+def test_rows_without_weight_are_not_counted():
+    X, y = make_disk((50, 50), random_state=0)
+    weights = np.repeat([0.0, 1.0, 2.0], [80, 10, 10])
+    clf = MLPDiskClassifier((4,), random_state=0).fit(X, y, sample_weight=weights)
+    assert clf.n_iter_ == 300
+
+
+def test_and_is_learned_as_it_comes():
+    X, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 0, 0, 1]
+    for seed in range(10):
+        clf = MLPDiskClassifier(hidden_layer_sizes=(), random_state=seed).fit(X, y)
+        assert clf.score(X, y) == 1
+
+
+def test_partial_fit_goes_on_learning_call_after_call():
+    X, y = make_disk(300, random_state=0)
+    clf = MLPDiskClassifier(random_state=0)
+    for _ in range(150):
+        clf.partial_fit(X, y, classes=[0, 1])
+    assert set(clf.history_["lr"]) == {0.03}
+    assert clf.score(X, y) > 0.97
+    first, last = (np.mean(clf.loss_curve_[part]) for part in (slice(30, 60), slice(120, 150)))
+    assert last < first
 
 
 def test_fitted_attributes(make_clf, disk):

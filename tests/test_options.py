@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.functional import nll_loss
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from skdisk import make_disk
+from skdisk import MLPDiskClassifier, make_disk
 from skdisk._module import MLP
 from skdisk._noise import draw_row_keys, hash_rows, make_mask, make_threshold, make_unit_keys
 
@@ -130,14 +130,93 @@ def test_schedules_are_those_of_torch(
     assert clf.history_["lr"].tolist() == pytest.approx(expected)
 
 
-def test_a_schedule_is_followed_by_partial_fit_and_begun_anew_by_a_warm_start(make_clf, disk):
-    clf = make_clf(lr_schedule="cosine", max_epochs=4)
-    for _ in range(6):
+@pytest.mark.parametrize("lr_schedule", ["cosine", "one_cycle"])
+def test_a_schedule_is_of_fit_and_begun_anew_by_a_warm_start(make_clf, disk, lr_schedule):
+    params = {"lr_schedule": lr_schedule, "max_epochs": 4}
+    lrs = make_clf(**params).fit(*disk).history_["lr"].tolist()
+    assert len(set(lrs)) > 1
+    clf = make_clf(**params, warm_start=True).fit(*disk).fit(*disk).partial_fit(*disk)
+    assert clf.history_["lr"].tolist() == pytest.approx([*lrs, *lrs, 0.1])
+    clf = make_clf(**params)
+    for _ in range(3):
         clf.partial_fit(*disk, classes=[0, 1])
-    lrs = make_clf(lr_schedule="cosine", max_epochs=4).fit(*disk).history_["lr"].tolist()
-    assert clf.history_["lr"].tolist() == [*lrs, lrs[-1], lrs[-1]]
-    clf = make_clf(lr_schedule="cosine", max_epochs=4, warm_start=True).fit(*disk).fit(*disk)
-    assert clf.history_["lr"].tolist() == lrs * 2
+    assert clf.history_["lr"].tolist() == [0.1] * 3
+
+
+def test_a_scheduler_of_skorch_goes_on_in_a_warm_start_but_not_in_partial_fit(make_clf, disk):
+    clf = make_clf(lr_schedule=LRScheduler("StepLR", step_size=1, gamma=0.1), warm_start=True)
+    clf.fit(*disk).fit(*disk).partial_fit(*disk)
+    *lrs, last = clf.history_["lr"]
+    assert lrs == sorted(set(lrs), reverse=True)
+    assert last == 0.1
+
+
+@pytest.mark.parametrize("convert", [lambda s: s, lambda s: ("schedule", s)])
+def test_a_scheduler_among_the_callbacks_takes_the_place_of_the_schedule(disk, convert):
+    scheduler = convert(LRScheduler("StepLR", step_size=1, gamma=0.1))
+    clf = MLPDiskClassifier((4,), lr=0.1, max_epochs=3, callbacks=[scheduler]).fit(*disk)
+    assert clf.history_["lr"].tolist() == pytest.approx([0.1, 0.01, 0.001])
+
+
+def test_partial_fit_does_not_compute_a_schedule(make_clf, disk, monkeypatch):
+    def refuse(self, n_steps, *args):
+        raise AssertionError(f"{n_steps} learning rates of which one is used")
+
+    monkeypatch.setattr(LRScheduler, "simulate", refuse)
+    clf = make_clf(lr_schedule="cosine", max_epochs=30000)
+    assert clf.partial_fit(*disk, classes=[0, 1]).n_iter_ == 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr"),
+    [
+        ("sgd", 0.03),
+        ("adam", 0.001),
+        ("adamw", 0.001),
+        (torch.optim.SGD, 0.03),
+        (torch.optim.AdamW, 0.001),
+        (torch.optim.RMSprop, 0.01),
+        (torch.optim.NAdam, 0.002),
+        (torch.optim.LBFGS, 1),
+    ],
+    ids=str,
+)
+def test_the_automatic_learning_rate_is_the_optimisers(make_clf, disk, optimizer, lr):
+    clf = make_clf(optimizer=optimizer, lr="auto", max_epochs=1).fit(*disk)
+    assert clf.history_["lr"].tolist() == [lr]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "RMSprop", "Adagrad", "LBFGS"])
+def test_momentum_is_of_sgd_alone(make_clf, get_weights, disk, name):
+    optimizer = getattr(torch.optim, name, name)
+    clfs = [
+        make_clf(optimizer=optimizer, lr=0.01, momentum=momentum, nesterov=nesterov).fit(*disk)
+        for momentum, nesterov in [(0.0, False), (0.9, False), (0.9, True)]
+    ]
+    for clf in clfs[1:]:
+        assert all(map(np.array_equal, get_weights(clf), get_weights(clfs[0])))
+
+
+def test_nesterov_is_ignored_without_momentum(make_clf, get_weights, disk):
+    clfs = [make_clf(momentum=0.0, nesterov=nesterov).fit(*disk) for nesterov in (False, True)]
+    assert all(map(np.array_equal, *map(get_weights, clfs)))
+
+
+def test_optimisers_with_a_momentum_of_their_own_take_it_as_an_argument(make_clf, disk):
+    params = {"momentum": 0.5, "alpha": 0.9}
+    clf = make_clf(optimizer=torch.optim.RMSprop, optimizer_params=params, lr=0.001).fit(*disk)
+    [group] = clf.net_.optimizer_.param_groups
+    assert (group["momentum"], group["alpha"]) == (0.5, 0.9)
+
+
+def test_a_search_over_optimisers_needs_no_other_parameters(disk):
+    search = GridSearchCV(
+        MLPDiskClassifier((4,), max_epochs=2, random_state=0),
+        {"optimizer": ["sgd", "adam", "adamw", torch.optim.RMSprop]},
+        cv=2,
+        error_score="raise",
+    )
+    assert np.isfinite(search.fit(*disk).cv_results_["mean_test_score"]).all()
 
 
 def test_a_scheduler_of_skorch_may_be_the_schedule(make_clf, get_weights, disk):
@@ -149,14 +228,32 @@ def test_a_scheduler_of_skorch_may_be_the_schedule(make_clf, get_weights, disk):
     assert all(map(np.array_equal, get_weights(clf), get_weights(expected)))
 
 
-@pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "NAdam", "Rprop", "LBFGS", "SGD", "AdamW"])
-def test_any_optimiser_of_torch(make_clf, disk, name):
+@pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "NAdam", "Rprop", "SGD", "AdamW"])
+def test_any_optimiser_of_torch(make_clf, get_weights, disk, name):
     cls = getattr(torch.optim, name)
-    clf = make_clf(optimizer=cls, lr=0.01, max_epochs=10, batch_size=200).fit(*disk)
+    params = {"optimizer": cls, "lr": 0.001, "batch_size": 200, "shuffle": False}
+    clf = make_clf(**params, max_epochs=3).fit(*disk)
     assert type(clf.net_.optimizer_) is cls
     assert clf.fused_ == (name in ("SGD", "AdamW"))
+    X, y = (torch.tensor(a) for a in disk)
+    module = make_clf(lr=1e-30, max_epochs=1).fit(*disk).module_.double()
+    # AdamW's own default is not 0, and Rprop has no decay.
+    decay = {} if name == "Rprop" else {"weight_decay": 0.0}
+    optimizer = cls(module.parameters(), lr=0.001, **decay)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nll_loss(module(X), y).backward()
+        optimizer.step()
+    for ours, theirs in zip(get_weights(clf), module.parameters(), strict=True):
+        np.testing.assert_allclose(ours, theirs.detach(), atol=1e-5)
+
+
+def test_lbfgs_with_a_line_search(make_clf, disk):
+    # Without the search its steps are too long for any promise about the loss.
+    params = {"optimizer_params": {"line_search_fn": "strong_wolfe"}, "lr": "auto"}
+    clf = make_clf(optimizer=torch.optim.LBFGS, batch_size=200, **params).fit(*disk)
+    assert not clf.fused_
     assert clf.loss_curve_[-1] < clf.loss_curve_[0]
-    assert clf.net_.optimizer_.param_groups[0].get("weight_decay", 0) == 0
 
 
 def test_other_arguments_reach_the_optimiser(make_clf, disk):
@@ -171,8 +268,8 @@ BAD_OPTIONS = [
     ({"optimizer": "sdg"}, "optimizer must be one of 'sgd', 'adam', 'adamw' or a class"),
     ({"optimizer": dict}, "optimizer must be .* Got <class 'dict'>"),
     ({"optimizer": 3}, "The 'optimizer' parameter .* Got 3"),
-    ({"optimizer": "adam", "momentum": 0.9}, "momentum=0.9 has no meaning for Adam, .*betas"),
-    ({"optimizer": "adamw", "momentum": 0.9, "nesterov": True}, "momentum=0.9 has no meaning"),
+    ({"lr": "fast"}, "The 'lr' parameter .* Got 'fast'"),
+    ({"max_epochs": "many"}, "The 'max_epochs' parameter .* Got 'many'"),
     ({"optimizer": torch.optim.LBFGS, "weight_decay": 0.1}, "weight_decay=0.1 has no meaning for"),
     ({"optimizer_params": {"betas": (0, 0)}}, "SGD has no argument 'betas', .* It has: lr, mom"),
     ({"optimizer_params": {"lr": 0.1}}, "lr is a parameter of the classifier itself"),

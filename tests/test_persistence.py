@@ -201,7 +201,7 @@ def test_parameters_keep_their_types(make_clf, disk, path, name, value, expected
 LOST = {
     "callbacks": ({"callbacks": [Callback()]}, ["callbacks=None"]),
     "callback class": ({"callbacks": [("log", Callback)]}, ["callbacks=None"]),
-    "scheduler": ({"lr_schedule": LRScheduler(StepLR, step_size=1)}, ["lr_schedule='constant'"]),
+    "scheduler": ({"lr_schedule": LRScheduler(StepLR, step_size=1)}, ["lr_schedule='cosine'"]),
     "generator": ({"random_state": np.random.RandomState(0)}, ["random_state=None"]),
     "optimizer": (
         {"optimizer": MyAdam, "optimizer_params": {"eps": 1e-7}},

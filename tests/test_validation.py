@@ -30,8 +30,9 @@ def overfit():
     """Make classifiers that overfit within some ten epochs."""
 
     def make(**params):
-        fast = {"hidden_layer_sizes": (64,), "optimizer": "adam", "lr": 0.02, "random_state": 0}
-        return MLPDiskClassifier(**fast | {"max_epochs": 100} | params)
+        fast = {"hidden_layer_sizes": (64,), "optimizer": "adam", "lr": 0.02, "max_epochs": 100}
+        steady = {"lr_schedule": "constant", "random_state": 0}
+        return MLPDiskClassifier(**fast | steady | params)
 
     return make
 
@@ -184,10 +185,12 @@ def test_the_history_has_its_columns_and_one_row_an_epoch(make_clf, disk):
 def test_a_training_that_ran_out_of_epochs_says_so(overfit, noisy):
     X, y, *_ = noisy
     with pytest.warns(ConvergenceWarning, match=r"max_epochs=3 ended .* of epoch 3\. Try more"):
-        overfit(early_stopping=True, max_epochs=3, lr=0.001).fit(X, y)
+        overfit(early_stopping=True, max_epochs=3, n_iter_no_change=2, lr=0.001).fit(X, y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         overfit(early_stopping=False, max_epochs=3, lr=0.001).fit(X, y)
+        # The best of all epochs, with no stop in mind.
+        overfit(early_stopping=True, max_epochs=3, n_iter_no_change=3, lr=0.001).fit(X, y)
         overfit(early_stopping=True, n_iter_no_change=5).fit(X, y)
         overfit(early_stopping=True).partial_fit(X, y, classes=[0, 1])
 

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+from scipy import sparse
 from sklearn.datasets import load_iris
 from sklearn.ensemble import AdaBoostClassifier
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
+from torch.nn.functional import nll_loss
 
 TRAINERS = pytest.mark.parametrize("fused", [True, False])
 
@@ -54,15 +56,51 @@ def test_a_weight_is_a_number_of_repetitions(make_clf, get_weights, disk, fused,
 
 
 @TRAINERS
-def test_a_batch_without_weight_changes_nothing(make_clf, get_weights, disk, fused):
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.filterwarnings("ignore:max_epochs=:sklearn.exceptions.ConvergenceWarning")
+def test_rows_without_weight_are_left_out(
+    make_clf, get_weights, disk, fused, convert, early_stopping
+):
     X, y = disk
-    params = {"batch_size": 50, "shuffle": False, "fused": fused, "momentum": 0.9}
-    weights = np.ones(len(X))
-    weights[50:100] = 0
-    clf = make_clf(**params).fit(X, y, weights)
-    without = make_clf(**params).fit(np.delete(X, range(50, 100), 0), np.delete(y, range(50, 100)))
+    left_out = np.random.RandomState(0).uniform(size=len(X)) < 0.4
+    params = {"fused": fused, "early_stopping": early_stopping, "n_iter_no_change": 2}
+    clf = make_clf(**params).fit(convert(X), y, 1.0 - left_out)
+    without = make_clf(**params).fit(convert(X[~left_out]), y[~left_out])
     assert_equal_weights(get_weights, clf, without)
-    np.testing.assert_allclose(clf.loss_curve_, without.loss_curve_, rtol=1e-6)
+    assert clf.loss_curve_ == without.loss_curve_
+    assert clf.validation_loss_curve_ == without.validation_loss_curve_
+
+
+def test_a_class_without_weight_is_left_out_but_known(make_clf, get_weights, disk):
+    X, y = disk[0], np.arange(200) % 3
+    by_class = make_clf(class_weight={2: 0.0}).fit(X, y)
+    by_row = make_clf().fit(X, y, y != 2)
+    assert_equal_weights(get_weights, by_class, by_row)
+    assert by_class.classes_.tolist() == [0, 1, 2]
+
+
+@TRAINERS
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_weights_count_in_batches_of_any_size(make_clf, get_weights, disk, fused, batch_size):
+    X, y = disk
+    weights = np.random.RandomState(0).exponential(size=len(X))
+    params = {"batch_size": batch_size, "shuffle": False, "lr": 0.01, "max_epochs": 1}
+    clf = make_clf(fused=fused, **params).fit(X, y, weights)
+    module = make_clf(lr=1e-30, max_epochs=1).fit(X, y).module_.double()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    frequencies = torch.tensor(weights / weights.mean())
+    batches = (t.split(batch_size) for t in (torch.tensor(X), torch.tensor(y), frequencies))
+    loss = 0.0
+    for rows, labels, w in zip(*batches, strict=True):
+        optimizer.zero_grad()
+        total = (w * nll_loss(module(rows), labels, reduction="none")).sum()
+        (total / len(rows)).backward()
+        optimizer.step()
+        loss += total.item() / len(X)
+    for ours, theirs in zip(get_weights(clf), module.parameters(), strict=True):
+        np.testing.assert_allclose(ours, theirs.detach(), atol=1e-5)
+    assert clf.loss_curve_ == pytest.approx([loss], rel=1e-4)
 
 
 def test_class_weights_are_weights_of_rows(make_clf, get_weights, disk):
