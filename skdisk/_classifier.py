@@ -140,14 +140,15 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Whether each epoch goes through the rows in a new random order.
     class_weight : dict or "balanced", default=None
         How much the rows of each class count, by label; classes that are not in the dict have 1.
+        Keys are labels, or equal to one (`True` is 1); others are allowed only beside all labels.
         "balanced" gives every class the same weight in sum: `n_samples / (n_classes * count)`, in
         `partial_fit` for the rows of the call. Multiplied with `sample_weight`.
     early_stopping : bool, default=False
         Whether to stop when the validation loss has not fallen for `n_iter_no_change` epochs, and
         to keep the weights of the epoch in which it was lowest. Of `fit`, not `partial_fit`.
     validation_fraction : float in (0, 1), default=0.1
-        How much of each class `early_stopping` holds out to validate on, at least one row. Not
-        used where `fit` is given `X_val`.
+        How much of each class `early_stopping` holds out to validate on, at least one row; the
+        only row of a class stays in training. Not used where `fit` is given `X_val`.
     n_iter_no_change : int, default=10
         How many epochs in a row `early_stopping` waits for progress.
     tol : float in [0, inf), default=1e-4
@@ -349,7 +350,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data: numbers, finite in float32.
         y : array-like of shape (n_samples,)
-            Labels: strings, ints or bools.
+            Labels: strings, ints, bools, whole floats or dates, all of one kind.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each row counts, at least 0. None stands for 1.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None

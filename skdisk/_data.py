@@ -63,7 +63,7 @@ def check_rows(estimator, X, *y, reset):
         _check_indices(X)
     elif not (isinstance(X, np.matrix) or hasattr(X, "columns")):
         X = as_array(X, "X")
-    _check_columns(X)
+    _check_numbers(X)
     if not (y or reset) and _is_finite_array(X):
         validate_data(estimator, X, reset=False, skip_check_array=True)
         return X
@@ -112,8 +112,8 @@ def _as_csr(checked, X):
     return rows
 
 
-def _check_columns(X):
-    """Refuse columns that hold no numbers, dates among them, by name."""
+def _check_numbers(X):
+    """Refuse what holds no real numbers; columns of text, dates and the like by name."""
     if isinstance(X, pd.DataFrame) and not len(X.columns):
         raise ValueError(f"X has no columns: it is a DataFrame of shape {X.shape}.")
     if isinstance(X, np.ndarray) and X.dtype.kind == "c":
