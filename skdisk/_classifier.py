@@ -529,17 +529,24 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         goes on training the same, bit by bit. What no file can hold (callbacks, an LRScheduler, a
         RandomState, an optimiser that is not in torch.optim) is said in a UserWarning.
 
+        The file holds this estimator alone. Of a pipeline, keep the steps before it too: with
+        skops or joblib, `joblib.dump(pipeline[:-1], ...)`; or the whole pipeline with joblib.
+
         Parameters
         ----------
-        path : str or os.PathLike
-            The file. An earlier one is replaced once the new one is complete.
+        path : str, bytes or os.PathLike
+            The file. An earlier one is replaced once the new one is complete, and keeps its mode.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
-        TypeError
-            If `classes_` are not strings, numbers or bools.
+        TypeError, ValueError
+            If a loaded estimator would not be this one: `classes_` are not strings, numbers or
+            bools; there are attributes that are neither parameters nor set by `fit`; a parameter
+            is not valid or cannot be written; or the network is not as `fit` makes it.
+        OSError
+            If the file cannot be written. An earlier one is then as it was.
         """
         save(self, path)
 
@@ -547,13 +554,14 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def load(cls, path):
         """Make an estimator from a file that `save` wrote.
 
+        Everything in the file is checked, so that the estimator can predict and go on training.
         Where the device of the file is not available, a UserWarning says so and the estimator has
         `device="cpu"`.
 
         Parameters
         ----------
-        path : str or os.PathLike
-            The file.
+        path : str, bytes or os.PathLike
+            The file. That of a subclass with parameters of its own is loaded with the subclass.
 
         Returns
         -------
@@ -562,8 +570,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Raises
         ------
-        FileNotFoundError
-            If there is no such file.
+        OSError
+            If the file is not there or cannot be read.
         ValueError
             If `save` did not write it, it is damaged, or it needs a newer skdisk.
         """
