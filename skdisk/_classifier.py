@@ -23,9 +23,9 @@ from skorch.callbacks import Callback, LRScheduler
 from ._batches import WeightedDataset
 from ._callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._data import check_few_rows, check_rows, warn_of_scales
+from ._data import check_few_rows, check_rows, warn_of_other_scale, warn_of_scales
 from ._device import resolve_device
-from ._labels import encode_labels, find_classes, labels_as_array
+from ._labels import check_classes, encode_labels, find_classes, labels_as_array
 from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
 from ._optimizers import resolve_optimizer
@@ -141,14 +141,15 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Whether each epoch goes through the rows in a new random order.
     class_weight : dict or "balanced", default=None
         How much the rows of each class count, by label; classes that are not in the dict have 1.
+        Keys are labels, or equal to one (`True` is 1); others are allowed only beside all labels.
         "balanced" gives every class the same weight in sum: `n_samples / (n_classes * count)`, in
         `partial_fit` for the rows of the call. Multiplied with `sample_weight`.
     early_stopping : bool, default=False
         Whether to stop when the validation loss has not fallen for `n_iter_no_change` epochs, and
         to keep the weights of the epoch in which it was lowest. Of `fit`, not `partial_fit`.
     validation_fraction : float in (0, 1), default=0.1
-        How much of each class `early_stopping` holds out to validate on, at least one row. Not
-        used where `fit` is given `X_val`.
+        How much of each class `early_stopping` holds out to validate on, at least one row; the
+        only row of a class stays in training. Not used where `fit` is given `X_val`.
     n_iter_no_change : int, default=10
         How many epochs in a row `early_stopping` waits for progress.
     tol : float in [0, inf), default=1e-4
@@ -225,8 +226,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     whole numbers are repetitions of rows, for dropout and for the rows that `early_stopping` holds
     out as well: both are drawn from the rows' values.
 
-    Gradient descent needs features of similar scale: put a `StandardScaler` before it. A fit whose
-    features have standard deviations more than a thousandfold apart warns.
+    Gradient descent needs features of similar scale, around 0 and not far from 1 in size: put a
+    `StandardScaler` before it. A fit warns of features whose standard deviations are more than a
+    thousandfold apart, of a feature whose root mean square is above 20, of rows that are shorter
+    than 0.1, and of an `X_val` that is on another scale than `X`.
 
     A loss or weight that is not finite ends the training with a ConvergenceWarning, at the last
     epoch in which all was finite.
@@ -348,7 +351,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data: numbers, finite in float32.
         y : array-like of shape (n_samples,)
-            Labels: strings, ints or bools.
+            Labels: strings, ints, bools, whole floats or dates, all of one kind.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each row counts, at least 0. None stands for 1.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
@@ -405,7 +408,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         resume = hasattr(self, "net_")
         if classes is not None:
-            classes = np.unique(labels_as_array(classes))
+            classes = check_classes(classes)
         elif not resume:
             raise ValueError(
                 "classes must be passed on the first call of partial_fit: all labels that will "
@@ -518,6 +521,32 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             If `X` is not as described.
         """
         return compute_log_odds(self.predict_log_proba(X))
+
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy on data.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+        y : array-like of shape (n_samples,)
+            Their labels, in any form that `fit` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts. None stands for 1.
+
+        Returns
+        -------
+        score : float
+            The share of rows whose label is predicted.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If the data are not as described.
+        """
+        return super().score(X, labels_as_array(y), sample_weight)
 
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
@@ -690,14 +719,16 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
         seed = self.net_.seed if resume else self._draw_seed()
-        train, validation = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
+        train, valid = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
         if whole_fit or not resume:
             warn_of_scales(X)
+        if validation is not None:
+            warn_of_other_scale(X, valid.X)
         n_epochs = self._count_epochs(len(train)) if whole_fit else 1
         trained.net_ = trained._make_net(seed, n_epochs, whole_fit)
         if resume:
             resume_training(trained.net_, self.net_)
-        return Training(trained, train, validation, n_epochs, given)
+        return Training(trained, train, valid, n_epochs, given)
 
     def _adopt(self, trained):
         """Take over what a training has made."""
@@ -721,7 +752,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             y_val = encode_labels(y_val, self.classes_, name="y_val")
             validation = weigh(*leave_out_weightless(X_val, y_val, None, class_weights))
         elif self.early_stopping and whole_fit:
-            parts = hold_out(X, y, sample_weight, self.validation_fraction, seed, self.classes_)
+            parts = hold_out(X, y, sample_weight, self.validation_fraction, seed)
             return [weigh(X[rows], y[rows], weights) for rows, weights in parts]
         return weigh(X, y, sample_weight), validation
 

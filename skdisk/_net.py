@@ -14,6 +14,7 @@ It overrides only what skorch does wrongly or slowly for this network:
 import dis
 import math
 
+import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochTimer
@@ -24,7 +25,7 @@ from torch.func import functional_call
 from torch.nn.functional import nll_loss
 from torch.nn.utils import parameters_to_vector
 
-from ._batches import TensorBatches, WeightedDataset, as_rows
+from ._batches import ArrayRows, TensorBatches, WeightedDataset, as_rows
 from ._module import MLP
 from ._noise import make_epoch_seed
 from ._obstacles import find_obstacle, find_passing_obstacle
@@ -180,8 +181,8 @@ class DiskNet(NeuralNetClassifier):
 
         Parameters
         ----------
-        X : ndarray or tensor of shape (n_samples, n_features), dtype=float32
-            The rows.
+        X : ndarray or tensor of shape (n_samples, n_features)
+            The rows; those of an array may have any dtype of numbers, those of a tensor float32.
         training : bool, default=False
             Whether to run the module in training mode.
         device : str or torch.device, default="cpu"
@@ -193,12 +194,15 @@ class DiskNet(NeuralNetClassifier):
             Log-probabilities, finite.
         """
         if not self._has_mlp:
+            if isinstance(X, np.ndarray):
+                X = np.require(X, np.float32, ["C", "W"])
             yield from super().forward_iter(X, training=training, device=device)
             return
         if is_dataset(X):
             X, _ = data_from_dataset(X)
         self._set_training(training)
-        for log_proba in iterate_log_proba(self.module_, as_rows(X), self.device):
+        rows = ArrayRows(X) if isinstance(X, np.ndarray) else as_rows(X)
+        for log_proba in iterate_log_proba(self.module_, rows, self.device):
             yield log_proba.to(device)
 
     def get_loss(self, y_pred, y_true, X=None, training=False, weights=None):
