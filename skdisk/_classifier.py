@@ -25,11 +25,14 @@ from ._compat import Interval, StrOptions, validate_parameter_constraints
 from ._data import check_few_rows, check_rows, warn_of_scales
 from ._device import resolve_device
 from ._labels import encode_labels, find_classes, labels_as_array
+from ._lent import Lent
 from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
+from ._numbers import check_numbers
 from ._optimizers import resolve_optimizer
 from ._persistence import load, save
 from ._state import resume_training
+from ._surroundings import leave_as_found
 from ._weights import (
     check_class_weight,
     check_sample_weight,
@@ -344,6 +347,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt
             After Ctrl-C; the estimator then has the epochs that were completed.
         """
+        self._check_params()
         resume = self.warm_start and hasattr(self, "net_")
         classes = self.classes_ if resume else None
         if (X_val is None) != (y_val is None):
@@ -378,6 +382,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt
             After Ctrl-C; the estimator is then as it was before the call.
         """
+        self._check_params()
         resume = hasattr(self, "net_")
         if classes is not None:
             classes = np.unique(labels_as_array(classes))
@@ -441,6 +446,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         log_proba = self.predict_log_proba(X)
         return np.exp(log_proba, out=log_proba)
 
+    @leave_as_found
     def predict_log_proba(self, X):
         """Predict the logarithm of the probability of each class.
 
@@ -469,6 +475,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             checked = check_rows(self, X, reset=False)
         return self.net_.forward(checked).numpy()
 
+    @leave_as_found
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
 
@@ -491,6 +498,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         save(self, path)
 
     @classmethod
+    @leave_as_found
     def load(cls, path):
         """Make an estimator from a file that `save` wrote.
 
@@ -516,6 +524,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         return load(cls, path)
 
+    @leave_as_found
     def to_torch(self):
         """Make a plain network of torch, which needs no skdisk and can be exported.
 
@@ -603,27 +612,42 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         name = "valid_loss" if any("valid_loss" in row for row in rows) else "train_loss"
         return min(((row[name], row["epoch"]) for row in rows), default=(None, None))
 
+    @leave_as_found
     def _train(self, *args, **kwargs):
-        training = self._prepare(*args, **kwargs)
+        """Train; a call that fails leaves this estimator and what it was lent as they were."""
+        lent = Lent(self.random_state, [*(self.callbacks or []), self.lr_schedule])
+        net = vars(self).get("net_")
+        try:
+            training = self._prepare(*args, **kwargs)
+            self._run(training)
+            return self._adopt(training.trained)
+        except BaseException:
+            if vars(self).get("net_") is net:
+                lent.put_back()
+            raise
+
+    def _run(self, training):
+        """Run a training; take over the whole epochs of one that is interrupted."""
         trained = training.trained
         n_epochs_before = trained.n_iter_
         try:
             training.run()
         except KeyboardInterrupt:
+            # Once more: it may have come where the net does this.
+            trained.net_.go_back()
+            trained.net_.end_training()
             if trained.n_iter_ > n_epochs_before:
                 self.__dict__ = trained.__dict__
             raise
-        return self._adopt(trained)
 
     def _prepare(
         self, X, y, sample_weight, classes=None, *, resume=False, validation=None, whole_fit=True
     ):
-        """Check everything and make what is to be trained.
+        """Check the data and make what is to be trained.
 
         All is attached to a copy, which takes the place of this estimator at the end, so that a
         fit that fails anywhere leaves no trace.
         """
-        self._check_params()
         trained = copy.copy(self)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         given = {"X": X, "y": y, "metadata": metadata}
@@ -631,6 +655,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         sample_weight = check_sample_weight(sample_weight, X)
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
+        if resume and whole_fit:
+            self._check_warm_start(y)
         seed = self.net_.seed if resume else self._draw_seed()
         train, validation = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
         if whole_fit or not resume:
@@ -647,9 +673,21 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """Take over what a training has made."""
         if trained.n_iter_ == 0 and not trained.net_.diverged_:
             raise RuntimeError("A callback stopped the training before its first epoch had ended.")
-        trained._warn_of_convergence()
         self.__dict__ = trained.__dict__
+        # Last: where warnings are errors, the training is not lost.
+        self._warn_of_convergence()
         return self
+
+    def _check_warm_start(self, y):
+        """Refuse, as scikit-learn's estimators do, to go on without some of the classes."""
+        missing = np.setdiff1d(np.arange(len(self.classes_)), y)
+        if len(missing):
+            raise ValueError(
+                "warm_start=True goes on with the classes of the earlier fit, "
+                f"{self.classes_.tolist()}, of which y has no {self.classes_[missing].tolist()}. "
+                "Use partial_fit for rows of some of the classes, or warm_start=False to begin "
+                "anew."
+            )
 
     def _divide(self, X, y, sample_weight, validation, whole_fit, seed):
         """Make the weighted data sets to train and to validate on (None without validation)."""
@@ -702,7 +740,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "Use a smaller lr or clip_grad_norm, and put a StandardScaler before the "
                 "classifier.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
             return
         stopping = dict(net.callbacks_).get("best_epoch")
@@ -716,10 +754,11 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 f"its lowest is that of epoch {self.best_epoch_}. Try more max_epochs or a larger "
                 "lr.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def _check_params(self):
+        check_numbers(type(self).__name__, self.get_params(deep=False))
         validate_parameter_constraints(
             self._parameter_constraints,
             self.get_params(deep=False),

@@ -157,7 +157,7 @@ def warn_of_scales(X):
             f"{scales.min():.3g} to {scales.max():.3g}. Gradient descent needs features of "
             "similar scale: put a StandardScaler before the classifier, as in "
             "make_pipeline(StandardScaler(), MLPDiskClassifier()).",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

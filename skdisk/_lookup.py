@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from ._classifier import MLPDiskClassifier
 from ._obstacles import find_obstacle
 from ._stack import find_stack, run_alone, run_with_others, train_together
+from ._surroundings import leave_as_found
 
 # Networks of a stack at most. Measured with the lesson's network on one core: 53 microseconds a
 # step and network for 1, 21 for 4, 18 for 8, 15 for 32, 19 for 64, 20 for 128.
@@ -81,12 +82,15 @@ class Memory:
             if isinstance(outcome, Exception):
                 raise outcome
             own = vars(estimator).copy()
-            estimator._adopt(copy.copy(outcome))
-            # What scikit-learn has set on it for the time of the fit.
-            vars(estimator).update(own)
+            try:
+                estimator._adopt(copy.copy(outcome))
+            finally:
+                # What scikit-learn has set on it for the time of the fit.
+                vars(estimator).update(own)
             return estimator
         self.keys.setdefault(self.candidate, []).append(key)
         if key not in self.trainings:
+            estimator._check_params()
             training = estimator._prepare(*args, **kwargs)
             # A worker process gets its own networks, not those of the whole search.
             del training.trained._memory
@@ -220,6 +224,7 @@ def _split_off_data(trainings, sent):
     return trainings, *(sent.get(key, values) for key, (_, values) in places.items())
 
 
+@leave_as_found
 def _train_stack(trainings, *arrays):
     """Train networks together; return the estimators, or the errors that they ended with."""
     for data in _find_datasets(trainings):
