@@ -28,7 +28,7 @@ from ._labels import encode_labels, find_classes, labels_as_array
 from ._lent import Lent
 from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
-from ._numbers import check_numbers
+from ._numbers import as_number, check_numbers
 from ._optimizers import resolve_optimizer
 from ._persistence import load, save
 from ._state import resume_training
@@ -666,7 +666,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             resume_training(trained.net_, self.net_)
         if whole_fit:
             trained.net_.schedule_start_ = len(trained.net_.history)
-        n_epochs = self.max_epochs if whole_fit else 1
+        n_epochs = as_number(self.max_epochs) if whole_fit else 1
         return Training(trained, train, validation, n_epochs, given)
 
     def _adopt(self, trained):
@@ -758,12 +758,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             )
 
     def _check_params(self):
-        check_numbers(type(self).__name__, self.get_params(deep=False))
-        validate_parameter_constraints(
-            self._parameter_constraints,
-            self.get_params(deep=False),
-            caller_name=type(self).__name__,
-        )
+        caller = type(self).__name__
+        params = check_numbers(caller, self.get_params(deep=False))
+        validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov=True needs a momentum above 0. Got momentum=0.")
         for item in self.callbacks or []:
@@ -779,7 +776,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self._resolve_optimizer()
 
     def _resolve_optimizer(self):
-        own = {name: getattr(self, name) for name in ("momentum", "nesterov", "weight_decay")}
+        own = {
+            name: as_number(getattr(self, name))
+            for name in ("momentum", "nesterov", "weight_decay")
+        }
         return resolve_optimizer(self.optimizer, own, self.optimizer_params)
 
     def _draw_seed(self):
@@ -793,12 +793,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if isinstance(self.lr_schedule, LRScheduler):
             callbacks.append(("lr_schedule", self.lr_schedule))
         if self.verbose == 1:
-            callbacks.append(("print_log", PrintTenLines(floatfmt=".4g")))
+            callbacks.append(("print_log", PrintTenLines()))
         elif self.verbose:
             callbacks.append(("progress", ShowProgress()))
         if self.early_stopping and whole_fit:
             # The last one: it ends the training when all others have seen the epoch.
-            callbacks.append(("best_epoch", BestEpoch(self.n_iter_no_change, self.tol)))
+            callbacks.append(("best_epoch", BestEpoch(self.n_iter_no_change, as_number(self.tol))))
         return callbacks
 
     def _make_net(self, seed, whole_fit):
@@ -813,10 +813,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             classes=np.arange(len(self.classes_)),
             optimizer=optimizer,
             **{f"optimizer__{name}": value for name, value in arguments.items()},
-            lr=self.lr,
+            lr=as_number(self.lr),
             lr_schedule=schedule if isinstance(schedule, str) else "constant",
-            clip_grad_norm=self.clip_grad_norm,
-            max_epochs=self.max_epochs,
+            clip_grad_norm=as_number(self.clip_grad_norm),
+            max_epochs=as_number(self.max_epochs),
             batch_size=int(self.batch_size),
             shuffle=self.shuffle,
             callbacks=self._make_callbacks(whole_fit),

@@ -14,8 +14,8 @@ import joblib
 from joblib.parallel import get_active_backend
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from tqdm.auto import tqdm
 
+from ._callbacks import make_bar, show
 from ._classifier import MLPDiskClassifier
 from ._obstacles import find_obstacle
 from ._stack import find_stack, run_alone, run_with_others, train_together
@@ -88,10 +88,14 @@ class Memory:
                 # What scikit-learn has set on it for the time of the fit.
                 vars(estimator).update(own)
             return estimator
-        self.keys.setdefault(self.candidate, []).append(key)
         if key not in self.trainings:
-            estimator._check_params()
-            training = estimator._prepare(*args, **kwargs)
+            try:
+                estimator._check_params()
+                training = estimator._prepare(*args, **kwargs)
+            except Exception as error:
+                # It comes again, where scikit-learn deals with it.
+                self.reasons[self.candidate] = f"its fit fails: {error}"
+                return estimator
             # A worker process gets its own networks, not those of the whole search.
             del training.trained._memory
             for data in (training.train, training.validation):
@@ -102,6 +106,7 @@ class Memory:
                         for values in (data.X, data.y)
                     )
             self.trainings[key] = training
+        self.keys.setdefault(self.candidate, []).append(key)
         self.reasons[self.candidate] = find_obstacle(self.trainings[key].trained.net_)
         return estimator
 
@@ -308,16 +313,16 @@ def train_all(memory, *, n_jobs, max_stack, verbose):
         )
         for keys in stacks
     )
-    progress = tqdm(
+    bar = make_bar(
         total=len(memory.trainings),
         unit="network",
         desc=f"{len(stacks)} stacks",
         disable=not verbose,
     )
-    with progress as bar:
-        for number, (keys, outcomes) in enumerate(zip(stacks, trained, strict=True), start=1):
-            memory.outcomes.update(zip(keys, outcomes, strict=True))
-            memory.stacks.update(dict.fromkeys(keys, memory.n_stacks + number - 1))
-            bar.set_description(f"{number} of {len(stacks)} stacks", refresh=False)
-            bar.update(len(keys))
+    for number, (keys, outcomes) in enumerate(zip(stacks, trained, strict=True), start=1):
+        memory.outcomes.update(zip(keys, outcomes, strict=True))
+        memory.stacks.update(dict.fromkeys(keys, memory.n_stacks + number - 1))
+        bar.set_description(f"{number} of {len(stacks)} stacks", refresh=False)
+        show(bar.update, len(keys))
+    show(bar.close)
     memory.n_stacks += len(stacks)

@@ -12,8 +12,24 @@ LARGEST = float(np.finfo(np.float32).max)
 MUCH_MEMORY = 2**40
 
 
+def as_number(value):
+    """Make a number Python's own; leave anything else, bools too, as it is.
+
+    Types of NumPy compute in their own precision: with a float16, a difference has 3 digits.
+
+    Raises
+    ------
+    OverflowError
+        If no float is that large.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    # The sum makes a zero of a minus zero, which some take for a negative number.
+    return int(value) if isinstance(value, Integral) else float(value) + 0.0
+
+
 def check_numbers(caller, parameters):
-    """Refuse numbers that nothing can be computed with.
+    """Refuse numbers that nothing can be computed with, and make the others Python's own.
 
     The table of scikit-learn says what else a number must be; it does not look into dicts.
 
@@ -22,58 +38,59 @@ def check_numbers(caller, parameters):
     caller : str
         What has the parameters.
     parameters : dict
-        Their values, by name: numbers, dicts and sequences of numbers, or anything else.
+        Their values, by name: numbers, dicts of numbers or sequences of them, or anything else.
+
+    Returns
+    -------
+    parameters : dict
+        The same, each number an int or a float. Dicts are as they were.
 
     Raises
     ------
-    ValueError
-        If a number is beyond float32. In a dict, also if it is not finite or not real.
+    ValueError, TypeError
+        If a number is beyond float32, or a timedelta, which NumPy takes for an int. In a dict,
+        also if it is not finite or not real.
     """
+    checked = {}
     for name, value in parameters.items():
         if isinstance(value, dict):
             for key, item in value.items():
-                _check_inside(f"{name}[{key!r}]", item, caller)
-        elif _is_too_large(value):
-            raise ValueError(
-                f"The {name!r} parameter of {caller} must be a number that float32 can hold, at "
-                f"most {LARGEST:.2g}. Got {_describe(value)} instead."
-            )
+                _check_item(f"{name}[{key!r}]", item, caller)
+            checked[name] = value
+        else:
+            checked[name] = _check_number(f"The {name!r} parameter", value, caller)
+    return checked
 
 
-def _check_inside(name, value, caller):
+def _check_item(name, value, caller):
+    """Check what is in a dict: a number, a sequence of numbers, or anything else."""
     if isinstance(value, (tuple, list)):
         for i, item in enumerate(value):
-            _check_inside(f"{name}[{i}]", item, caller)
-    elif isinstance(value, Number) and (
-        not isinstance(value, Real) or _is_too_large(value) or not math.isfinite(value)
-    ):
+            _check_item(f"{name}[{i}]", item, caller)
+        return
+    number = _check_number(name, value, caller)
+    if isinstance(value, Number) and not (isinstance(value, Real) and math.isfinite(number)):
+        raise ValueError(f"{name} of {caller} must be a finite real number. Got {value!r}.")
+
+
+def _check_number(name, value, caller):
+    if isinstance(value, np.timedelta64):
+        raise TypeError(f"{name} of {caller} must be a number. Got {value!r}.")
+    try:
+        number = as_number(value)
+    except OverflowError:
+        number = int(value)
+    if isinstance(number, (int, float)) and LARGEST < abs(number) < math.inf:
         raise ValueError(
-            f"{name} of {caller} must be a finite number that float32 can hold, at most "
-            f"{LARGEST:.2g}. Got {_describe(value)} instead."
+            f"{name} of {caller} must be a number that float32 can hold, at most {LARGEST:.2g}. "
+            f"Got one of about {_round(number)}."
         )
+    return number
 
 
-def _is_too_large(value):
-    """Tell whether a number is finite, but not in float32."""
-    is_infinite = isinstance(value, (float, np.floating)) and not np.isfinite(value)
-    return isinstance(value, Real) and not is_infinite and abs(value) > LARGEST
-
-
-def _describe(value):
+def _round(number):
     # Python does not print an int of thousands of digits.
-    if _is_too_large(value):
-        return f"a number of about {'-' * (value < 0)}10**{int(math.log10(abs(int(value))))}"
-    return repr(value)
-
-
-def as_number(value):
-    """Make a number Python's own; leave anything else as it is.
-
-    Types of NumPy compute in their own precision: with a float16, a difference has 3 digits.
-    """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        return value
-    return int(value) if isinstance(value, Integral) else float(value)
+    return f"{'-' if number < 0 else ''}10**{round(math.log10(abs(number)))}"
 
 
 def check_memory(name, n_bytes):
@@ -94,8 +111,8 @@ def check_memory(name, n_bytes):
     available = _get_memory()
     if n_bytes > available:
         raise ValueError(
-            f"{name} asks for more memory than there is: {_describe(n_bytes // 10**9)} GB. This "
-            f"machine has {available // 10**9} GB. Make {name} smaller."
+            f"{name} asks for about {_round(n_bytes)} bytes of memory. This machine has about "
+            f"{_round(available)}. Make {name} smaller."
         )
 
 

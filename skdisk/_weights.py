@@ -3,6 +3,8 @@
 NumPy and scikit-learn; no training.
 """
 
+from numbers import Real
+
 import numpy as np
 import torch
 from sklearn.utils.class_weight import compute_class_weight
@@ -61,7 +63,7 @@ def check_class_weight(class_weight):
     if not isinstance(class_weight, dict):
         return
     for label, weight in class_weight.items():
-        if not (isinstance(weight, (int, float, np.number)) and 0 <= weight < np.inf):
+        if not (isinstance(weight, Real) and 0 <= weight < np.inf):
             raise ValueError(
                 "The weights in class_weight must be finite numbers of at least 0. Got "
                 f"{weight!r} for the class {label!r}."
