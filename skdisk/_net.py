@@ -409,7 +409,9 @@ class DiskNet(NeuralNetClassifier):
         try:
             self.notify("on_train_begin", X=X, y=y)
             self.fit_loop(X, y, **fit_params)
-            self.notify("on_train_end", X=X, y=y)
+            # From here on there is nothing to go back to.
+            self.last_whole_epoch_ = None
+            self._notify_end(X, y)
         except Exception as error:
             if self.interrupt_ is None:
                 raise
@@ -426,6 +428,14 @@ class DiskNet(NeuralNetClassifier):
         if interrupt is not None:
             raise interrupt
         return self
+
+    def _notify_end(self, X, y):
+        try:
+            self.notify("on_train_end", X=X, y=y)
+        except KeyboardInterrupt:
+            # Again: it may have cut off the loading of the best weights.
+            self.notify("on_train_end", X=X, y=y)
+            raise
 
     def go_back(self):
         """Go back to the last whole epoch, if a training has not ended; may be done twice."""
@@ -459,8 +469,6 @@ class DiskNet(NeuralNetClassifier):
                 or (self.history and "train_batch_count" not in self.history[-1])
             ):
                 self.go_back()
-                return self
-        self._remember_epoch()
         return self
 
     def _is_watched(self):

@@ -7,6 +7,7 @@ here and nowhere else. Global generators need no note: nothing here draws from t
 import functools
 import os
 import threading
+import traceback
 import warnings
 from contextlib import contextmanager
 
@@ -33,6 +34,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
+def _get_modes():
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+
 class _Surroundings:
     """What a call has found.
 
@@ -42,13 +47,13 @@ class _Surroundings:
 
     def __init__(self):
         self.filters = warnings.filters
+        self.modes_now = _get_modes()
         self.thread = threading.get_ident()
         self.is_outermost = self.thread not in _numbers_of_threads
         self.n_threads = self._find_number_of_threads()
-        # In it gradients are computed, whatever the user's mode; where it ends, all modes are
-        # those of the user, even if an interrupt has kept an inner context from ending.
-        self.modes = torch.inference_mode(False)
-        self.modes.__enter__()
+        # In it gradients are computed, whatever the user's mode, which comes back where it ends.
+        self.context = torch.inference_mode(False)
+        self.is_inside = False
 
     def _find_number_of_threads(self):
         """Find how many threads torch has here when no call is about.
@@ -63,6 +68,8 @@ class _Surroundings:
         return max(others) if self.is_outermost and n_threads == 1 and others else n_threads
 
     def prepare(self):
+        self.context.__enter__()
+        self.is_inside, self.modes_now = True, (True, False)
         if self.is_outermost:
             _numbers_of_threads[self.thread] = self.n_threads
         # The threads of the parent are not there in a forked child, and waiting for them would
@@ -72,16 +79,21 @@ class _Surroundings:
             torch.set_num_threads(n_threads)
 
     def restore(self):
-        self.modes.__exit__(None, None, None)
+        if self.is_inside:
+            self.context.__exit__(None, None, None)
         if torch.get_num_threads() != self.n_threads:
             torch.set_num_threads(self.n_threads)
         if self.is_outermost:
             _numbers_of_threads.pop(self.thread, None)
 
-    def restore_filters(self):
-        # `warnings.catch_warnings` puts another list there and the old one back, unless an
-        # interrupt keeps it from that. Interrupts land in the main thread. Elsewhere, and without
-        # an exception, the list may be that of another thread in such a context.
+    def clean_up(self, error):
+        """End what an exception has kept from ending: it may be an interrupt."""
+        # A context of torch that was cut off ends with the frame that holds on to it, which the
+        # traceback keeps: it would set its modes at any later time.
+        if _get_modes() != self.modes_now:
+            traceback.clear_frames(error.__traceback__)
+        # `warnings.catch_warnings` puts another list there, and the old one back. Interrupts land
+        # in the main thread; elsewhere the list may be that of another thread in such a context.
         if threading.current_thread() is threading.main_thread():
             warnings.filters = self.filters
 
@@ -108,8 +120,8 @@ def leave_as_found(function):
             try:
                 found.prepare()
                 return function(*args, **kwargs)
-            except BaseException:
-                found.restore_filters()
+            except BaseException as error:
+                found.clean_up(error)
                 raise
             finally:
                 found.restore()
