@@ -9,7 +9,6 @@ import os
 import threading
 import traceback
 import warnings
-from contextlib import contextmanager
 
 import torch
 
@@ -131,21 +130,28 @@ def leave_as_found(function):
     return call
 
 
-@contextmanager
-def limit_threads(operations):
+class limit_threads:
     """Keep torch on one thread for what is small.
+
+    A generator would not do: one that an interrupt cuts off ends when its memory is freed, and
+    would set the number at any later time.
 
     Parameters
     ----------
     operations : float
         Floating-point operations of a step or a forward pass.
     """
-    n_threads = torch.get_num_threads()
-    if operations >= ONE_THREAD_OPERATIONS or n_threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
+
+    def __init__(self, operations):
+        self.is_small = operations < ONE_THREAD_OPERATIONS
+        self.n_threads = torch.get_num_threads()
+
+    def __enter__(self):
+        """Set the number."""
+        if self.is_small:
+            torch.set_num_threads(1)
+
+    def __exit__(self, *error):
+        """Set it back."""
+        if self.is_small:
+            torch.set_num_threads(self.n_threads)
