@@ -1,7 +1,8 @@
 """What torch and Python have set when a public call begins, and have again when it has ended.
 
-Gradient and inference mode, the number of threads and the warning filters are noted and restored
-here and nowhere else. Global generators need no note: nothing here draws from them. torch only.
+Gradient and inference mode, the number of threads, the warning filters and what NumPy does about
+overflows are noted and restored here and nowhere else. Global generators need no note: nothing in
+skdisk draws from them. torch and NumPy only.
 """
 
 import functools
@@ -10,6 +11,7 @@ import threading
 import traceback
 import warnings
 
+import numpy as np
 import torch
 
 # A step of fewer floating-point operations runs on one thread. Measured on two cores, with hidden
@@ -45,7 +47,7 @@ class _Surroundings:
     """
 
     def __init__(self):
-        self.filters = warnings.filters
+        self.filters, self.numpy_errors = warnings.filters, np.geterr()
         self.modes_now = _get_modes()
         self.thread = threading.get_ident()
         self.is_outermost = self.thread not in _numbers_of_threads
@@ -91,6 +93,7 @@ class _Surroundings:
         # traceback keeps: it would set its modes at any later time.
         if _get_modes() != self.modes_now:
             traceback.clear_frames(error.__traceback__)
+        np.seterr(**self.numpy_errors)
         # `warnings.catch_warnings` puts another list there, and the old one back. Interrupts land
         # in the main thread; elsewhere the list may be that of another thread in such a context.
         if threading.current_thread() is threading.main_thread():
