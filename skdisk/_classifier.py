@@ -140,7 +140,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         uses it unless a setting is in its way (a callback that looks at every batch, another
         optimiser), True raises a ValueError that names the setting, False never uses it.
     warm_start : bool, default=False
-        Whether `fit` goes on from where the earlier fit ended, for another `max_epochs`.
+        Whether `fit` goes on from where the earlier fit ended, for another `max_epochs`. `y` must
+        then have all classes of the earlier fit, and no others, as in scikit-learn's estimators;
+        `partial_fit` takes rows of some of the classes.
     random_state : int, RandomState instance or None, default=None
         The one source of randomness: initial weights, order of the rows, dropout and which rows
         are held out. With the same int, two fits on one machine give equal weights, bit by bit.
@@ -214,6 +216,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     Ctrl-C during `fit` raises KeyboardInterrupt and leaves the estimator fitted as it was after
     the last whole epoch (or untouched, if there was none).
+
+    A call leaves torch's modes and number of threads, warning filters and global generators as it
+    found them, whatever ends it. One that fails also gives `callbacks`, an LRScheduler and a
+    RandomState back as they were; one that succeeds has advanced the RandomState and left fitted
+    attributes on the callbacks, as skorch does. In a forked process, where the threads of the
+    parent are missing, torch computes on one thread.
 
     Examples
     --------

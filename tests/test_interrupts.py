@@ -24,14 +24,10 @@ from skdisk import MLPDiskClassifier, make_disk
 X, Y = make_disk(40, random_state=0)
 # Where things are set and set back.
 DELICATE = {
-    "grad_mode.py",
-    "warnings.py",
-    "contextlib.py",
-    "_contextlib.py",
+    *("grad_mode.py", "_contextlib.py", "contextlib.py", "warnings.py", "_ufunc_config.py"),
     "_surroundings.py",
-    "_ufunc_config.py",
 }
-EVERY = 997
+EVERY = 1999
 
 
 class Interrupter:
