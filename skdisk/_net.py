@@ -411,7 +411,12 @@ class DiskNet(NeuralNetClassifier):
             self.fit_loop(X, y, **fit_params)
             # From here on there is nothing to go back to.
             self.last_whole_epoch_ = None
-            self._notify_end(X, y)
+            try:
+                self.notify("on_train_end", X=X, y=y)
+            except KeyboardInterrupt:
+                # Again: it may have cut off the loading of the best weights.
+                self.notify("on_train_end", X=X, y=y)
+                raise
         except Exception as error:
             if self.interrupt_ is None:
                 raise
@@ -428,14 +433,6 @@ class DiskNet(NeuralNetClassifier):
         if interrupt is not None:
             raise interrupt
         return self
-
-    def _notify_end(self, X, y):
-        try:
-            self.notify("on_train_end", X=X, y=y)
-        except KeyboardInterrupt:
-            # Again: it may have cut off the loading of the best weights.
-            self.notify("on_train_end", X=X, y=y)
-            raise
 
     def go_back(self):
         """Go back to the last whole epoch, if a training has not ended; may be done twice."""
