@@ -264,7 +264,7 @@ def warn_of_scales(X):
         f"The features {fault}. Gradient descent needs features of similar scale, around 0 and "
         "not far from 1 in size: put a StandardScaler before the classifier, as in "
         "make_pipeline(StandardScaler(), MLPDiskClassifier()).",
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
@@ -291,7 +291,7 @@ def warn_of_other_scale(X, X_val):
             f"{apart.max():.0%} of the numbers of one are more than 3 standard deviations from "
             "the mean of the other. The steps of a pipeline transform X_val only if it is made as "
             'Pipeline(steps, transform_input=["X_val"]), with metadata routing.',
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

@@ -13,6 +13,7 @@ from ._arrays import as_array, find_fault
 from ._compat import check_sample_weight as check_values
 from ._labels import locate_labels
 from ._noise import hash_rows, mix
+from ._numbers import write_number
 
 
 def check_sample_weight(sample_weight, X):
@@ -73,10 +74,11 @@ def check_class_weight(class_weight):
     if not isinstance(class_weight, dict):
         return
     for label, weight in class_weight.items():
-        if not (isinstance(weight, Real) and 0 <= weight <= sys.float_info.max):
+        is_real = isinstance(weight, Real) and not isinstance(weight, np.timedelta64)
+        if not (is_real and 0 <= weight <= sys.float_info.max):
             raise ValueError(
                 "The weights in class_weight must be finite numbers of at least 0. Got "
-                f"{weight!r} for the class {label!r}."
+                f"{write_number(weight)} for the class {label!r}."
             )
 
 

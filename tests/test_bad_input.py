@@ -1,7 +1,9 @@
 """Bad input: the message names the value and what was expected, and nothing is changed."""
 
 import datetime
+import warnings
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from skdisk import MLPDiskClassifier
+from skdisk import MLPDiskClassifier, MLPDiskEnsemble
 
 RNG = np.random.RandomState(0)
 X = RNG.randn(20, 3)
@@ -205,6 +207,28 @@ BAD_PARAMS = [
 ]
 
 
+HUGE = {"10**400": 10**400, "10**5000": 10**5000, "1e39": 1e39, "fraction": Fraction(10**400)}
+# Numbers that are no such number, whatever the parameter.
+NOT_REAL = {
+    "decimal": Decimal("0.5"),
+    "complex": 0.5j,
+    "NumPy complex": np.complex64(0.5),
+    "timedelta": np.timedelta64(1),
+    "array": np.array(0.5),
+    "tensor": torch.tensor(0.5),
+    "text": "0.5",
+    "NaN": np.nan,
+    "inf": np.inf,
+    "-inf": -np.inf,
+}
+REALS = ["lr", "momentum", "weight_decay", "clip_grad_norm", "tol", "validation_fraction"]
+INTS = ["max_epochs", "batch_size", "n_iter_no_change", "hidden_layer_sizes"]
+NUMBERS = [*REALS, *INTS, "dropout"]
+# One half, and one, in all types; what they are computed with is Python's own.
+HALVES = [np.float16(0.5), np.float32(0.5), np.longdouble(0.5), Fraction(1, 2)]
+ONES = [np.int8(1), np.uint8(1), np.int64(1), True]
+
+
 def make_clf(**params):
     return MLPDiskClassifier(**{"max_epochs": 1, "random_state": 0} | params)
 
@@ -294,6 +318,105 @@ def test_a_frame_without_columns_is_refused(check_refusal):
     check_refusal(pd.DataFrame(index=range(20)), Y, ValueError, match)
 
 
+@pytest.mark.parametrize("value", HUGE.values(), ids=HUGE)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_beyond_float32_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"'?{name}'? .*(about 10\\*\\*|of memory|Got )"):
+        make_clf(**{name: value}).fit(X, Y)
+
+
+@pytest.mark.parametrize("value", NOT_REAL.values(), ids=NOT_REAL)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_no_number_is_refused_by_name(name, value):
+    with pytest.raises((ValueError, TypeError), match=name):
+        make_clf(**{name: value}).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"class_weight": {0: 10**400}}, r"in class_weight .* Got about 10\*\*400 for the class"),
+        ({"class_weight": {0: np.complex64(1)}}, r"in class_weight .* Got np.complex64"),
+        ({"class_weight": {0: np.inf}}, r"in class_weight .* Got inf"),
+        ({"class_weight": {0: Decimal(1)}}, r"in class_weight .* Got Decimal"),
+        ({"class_weight": {0: np.timedelta64(1)}}, r"in class_weight .* Got np.timedelta64"),
+        ({"class_weight": {0: "1"}}, "weights in class_weight must be .* Got '1'"),
+        ({"optimizer_params": {"eps": 10**400}}, r"optimizer_params\['eps'\] .*10\*\*400"),
+        ({"optimizer_params": {"eps": np.nan}}, r"optimizer_params\['eps'\] .*finite real"),
+        ({"optimizer_params": {"betas": (0.9, 1j)}}, r"optimizer_params\['betas'\]\[1\]"),
+        ({"optimizer_params": {"betas": (0.9, 1.5)}}, "optimizer_params do not suit Adam"),
+        ({"optimizer_params": {"eps": "1"}}, "optimizer_params do not suit Adam"),
+        ({"hidden_layer_sizes": 10**12}, r"hidden_layer_sizes asks for about 10\*\*\d+ bytes"),
+        ({"hidden_layer_sizes": (10**7, 10**7)}, "hidden_layer_sizes asks for about"),
+        ({"hidden_layer_sizes": (3, 10**400)}, r"hidden_layer_sizes asks for about 10\*\*40"),
+    ],
+    ids=str,
+)
+def test_numbers_inside_of_parameters_are_checked_too(check_refusal, params, match):
+    params = {"optimizer": "adam", "momentum": 0.0} | params
+    check_refusal(X, Y, (ValueError, TypeError), match, params)
+
+
+@pytest.mark.parametrize(
+    ("names", "value", "same"),
+    [(REALS[:-1], half, 0.5) for half in HALVES]
+    + [(["dropout"], half, 0.5) for half in HALVES]
+    + [(INTS, one, 1) for one in ONES],
+    ids=repr,
+)
+def test_a_number_of_any_type_is_the_same_number(names, value, same):
+    for name in names:
+        params = {"optimizer": "sgd", "lr": 0.1, "max_epochs": 2, "early_stopping": True}
+        fits = []
+        for number in (value, same):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "max_epochs=")
+                clf = make_clf(**params | {name: number}).fit(X, Y)
+            fits.append(([p.tolist() for p in clf.module_.parameters()], clf.loss_curve_))
+        assert fits[0] == fits[1], name
+
+
+def test_the_patience_counts_with_all_digits_of_the_loss():
+    # In the precision of a float16 all losses would be equal.
+    params = {"tol": np.float16(0), "n_iter_no_change": 5, "lr": 1e-4, "momentum": 0.0}
+    clf = make_clf(early_stopping=True, max_epochs=20, **params)
+    with pytest.warns(UserWarning, match="still falling"):
+        clf.fit(X, Y)
+    assert clf.n_iter_ == 20
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_parameters_are_checked_before_all_else(method):
+    for params in ({"activation": object()}, {"lr": 10**400}, {"callbacks": 7}):
+        clf = make_clf(**params)
+        bad = {"fit": {"X_val": X}, "partial_fit": {}}[method]
+        [name] = params
+        with pytest.raises((ValueError, TypeError), match=name):
+            getattr(clf, method)(STRINGS, None, **bad)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"n_members": 10**400}, "'n_members' parameter of MLPDiskEnsemble"),
+        ({"n_members": 10**12}, "n_members asks for about"),
+        ({"n_members": 2.0}, "'n_members' parameter of MLPDiskEnsemble"),
+        ({"random_state": 10**400}, "'random_state' parameter of MLPDiskEnsemble"),
+        ({"n_jobs": 10**400}, "'n_jobs' parameter of MLPDiskEnsemble"),
+        ({"estimator": MLPDiskClassifier(lr=10**400)}, "'lr' parameter of MLPDiskClassifier"),
+    ],
+    ids=str,
+)
+def test_numbers_of_an_ensemble_are_checked(params, match):
+    random_state = np.random.RandomState(0)
+    ensemble = MLPDiskEnsemble(**{"random_state": random_state} | params)
+    before = str(random_state.get_state())
+    with pytest.raises((ValueError, TypeError), match=match):
+        ensemble.fit(X, Y)
+    assert str(random_state.get_state()) == before
+    assert not hasattr(ensemble, "estimators_")
+
+
 def test_the_names_of_text_columns_are_told():
     with pytest.raises(
         ValueError, match=r"not numbers: \['color'\]. In the column 'color': .*'red'.*ColumnTr"
@@ -325,6 +448,20 @@ def test_other_classes_on_a_later_call_are_an_error():
     clf = make_clf().partial_fit(X, Y, classes=[0, 1])
     with pytest.raises(ValueError, match=r"classes=\[0, 1, 2\] are not those of the earlier fit"):
         clf.partial_fit(X, Y, classes=[0, 1, 2])
+
+
+@pytest.mark.parametrize("y", [np.zeros(20, int), np.arange(20) % 2 * 2])
+def test_a_warm_start_with_fewer_classes_is_refused(y):
+    labels = np.arange(20) % 3
+    clf = make_clf(warm_start=True).fit(X, labels)
+    before = vars(clf).copy()
+    with pytest.raises(
+        ValueError, match=r"classes .* \[0, 1, 2\], of which y has no \[1.*partial"
+    ):
+        clf.fit(X, y)
+    assert vars(clf) == before
+    clf.partial_fit(X, y)
+    assert clf.set_params(warm_start=False).fit(X, y).classes_.tolist() == np.unique(y).tolist()
 
 
 def test_parameters_are_keyword_only_but_for_the_first():
