@@ -8,7 +8,6 @@ import copy
 import math
 import warnings
 from numbers import Integral, Real
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,19 +20,12 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, LRScheduler
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._data import check_few_rows, check_rows, warn_of_scales
-from ._device import resolve_device
-from ._labels import encode_labels, find_classes, labels_as_array
-from ._network.mlp import ACTIVATIONS, make_sequential
-from ._network.prediction import iterate_log_proba
-from ._optimizers import resolve_optimizer
-from ._persistence import load, save
-from ._schedules import compute_learning_rates
-from ._training.batches import WeightedDataset, as_rows
-from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
-from ._training.loop import Ending, Plan, Result, train
-from ._training.net import Settings, begin, make_net, resume_training
-from ._weights import (
+from ._inputs.choices import compute_learning_rates, resolve_device, resolve_optimizer
+from ._inputs.labels import check_classes, encode_labels, find_classes, labels_as_array
+from ._inputs.lent import Lent
+from ._inputs.numbers import as_number, check_memory, check_numbers
+from ._inputs.rows import check_few_rows, check_rows, warn_of_other_scale, warn_of_scales
+from ._inputs.weights import (
     check_class_weight,
     check_sample_weight,
     compute_class_weights,
@@ -42,16 +34,30 @@ from ._weights import (
     multiply_weights,
     scale_to_mean_one,
 )
+from ._network.mlp import ACTIVATIONS, count_weights, is_plain, make_sequential
+from ._network.prediction import (
+    compute_log_odds,
+    has_hooks,
+    iterate_log_proba,
+    predict_by_module,
+)
+from ._network.surroundings import leave_as_found
+from ._persistence import load, save
+from ._training.batches import WeightedDataset, as_rows
+from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
+from ._training.loop import Ending, Plan, Result, train
+from ._training.net import Settings, begin, make_net, resume_training
 
 # What max_epochs="auto" stands for: so many epochs, and at least so many steps. Measured in
 # benchmarks/results/accuracy.md.
 AUTO_EPOCHS = 30
 AUTO_STEPS = 300
 
+# In training at least: the weight, its gradient, the copy that is gone back to, all in float32.
+BYTES_PER_WEIGHT = 12
+
 # What a fit leaves behind.
-FITTED = (
-    *("classes_", "n_features_in_", "feature_names_in_", "_settings", "_state", "_result"),
-)
+FITTED = (*("classes_", "n_features_in_", "feature_names_in_", "_settings", "_state", "_result"),)
 
 # The columns that every history has, by the names that skorch gives them.
 HISTORY = {
@@ -133,14 +139,15 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Whether each epoch goes through the rows in a new random order.
     class_weight : dict or "balanced", default=None
         How much the rows of each class count, by label; classes that are not in the dict have 1.
+        Keys are labels, or equal to one (`True` is 1); others are allowed only beside all labels.
         "balanced" gives every class the same weight in sum: `n_samples / (n_classes * count)`, in
         `partial_fit` for the rows of the call. Multiplied with `sample_weight`.
     early_stopping : bool, default=False
         Whether to stop when the validation loss has not fallen for `n_iter_no_change` epochs, and
         to keep the weights of the epoch in which it was lowest. Of `fit`, not `partial_fit`.
     validation_fraction : float in (0, 1), default=0.1
-        How much of each class `early_stopping` holds out to validate on, at least one row. Not
-        used where `fit` is given `X_val`.
+        How much of each class `early_stopping` holds out to validate on, at least one row; the
+        only row of a class stays in training. Not used where `fit` is given `X_val`.
     n_iter_no_change : int, default=10
         How many epochs in a row `early_stopping` waits for progress.
     tol : float in [0, inf), default=1e-4
@@ -153,7 +160,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         uses it unless a setting is in its way (a callback that looks at every batch, another
         optimiser), True raises a ValueError that names the setting, False never uses it.
     warm_start : bool, default=False
-        Whether `fit` goes on from where the earlier fit ended, for another `max_epochs`.
+        Whether `fit` goes on from where the earlier fit ended, for another `max_epochs`. `y` must
+        then have all classes of the earlier fit, and no others, as in scikit-learn's estimators;
+        `partial_fit` takes rows of some of the classes.
     random_state : int, RandomState instance or None, default=None
         The one source of randomness: initial weights, order of the rows, dropout and which rows
         are held out. With the same int, two fits on one machine give equal weights, bit by bit.
@@ -217,8 +226,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     whole numbers are repetitions of rows, for dropout and for the rows that `early_stopping` holds
     out as well: both are drawn from the rows' values.
 
-    Gradient descent needs features of similar scale: put a `StandardScaler` before it. A fit whose
-    features have standard deviations more than a thousandfold apart warns.
+    Gradient descent needs features of similar scale, around 0 and not far from 1 in size: put a
+    `StandardScaler` before it. A fit warns of features whose standard deviations are more than a
+    thousandfold apart, of a feature whose root mean square is above 20, of rows that are shorter
+    than 0.1, and of an `X_val` that is on another scale than `X`.
 
     A loss or weight that is not finite ends the training with a ConvergenceWarning, at the last
     epoch in which all was finite.
@@ -228,6 +239,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     Ctrl-C during `fit` raises KeyboardInterrupt and leaves the estimator fitted as it was after
     the last whole epoch (or untouched, if there was none).
+
+    A call leaves torch's modes and number of threads, warning filters and global generators as it
+    found them, whatever ends it. One that fails also gives `callbacks`, an LRScheduler and a
+    RandomState back as they were; one that succeeds has advanced the RandomState and left fitted
+    attributes on the callbacks, as skorch does. In a forked process, where the threads of the
+    parent are missing, torch computes on one thread.
 
     Examples
     --------
@@ -340,7 +357,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data: numbers, finite in float32.
         y : array-like of shape (n_samples,)
-            Labels: strings, ints or bools.
+            Labels: strings, ints, bools, whole floats or dates, all of one kind.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each row counts, at least 0. None stands for 1.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
@@ -361,6 +378,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt
             After Ctrl-C; the estimator then has the epochs that were completed.
         """
+        self._check_params()
         resume = self.warm_start and hasattr(self, "_state")
         classes = self.classes_ if resume else None
         if (X_val is None) != (y_val is None):
@@ -395,9 +413,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt
             After Ctrl-C; the estimator is then as it was before the call.
         """
+        self._check_params()
         resume = hasattr(self, "_state")
         if classes is not None:
-            classes = np.unique(labels_as_array(classes))
+            classes = check_classes(classes)
         elif not resume:
             raise ValueError(
                 "classes must be passed on the first call of partial_fit: all labels that will "
@@ -445,7 +464,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        proba : ndarray of shape (n_samples, n_classes), dtype=float32
+        proba : ndarray of shape (n_samples, n_classes), dtype=float64
             Probabilities, the columns in the order of `classes_`; each row sums to 1.
 
         Raises
@@ -456,12 +475,14 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             If `X` is not as described.
         """
         log_proba = self.predict_log_proba(X)
-        return np.exp(log_proba, out=log_proba)
+        with np.errstate(under="ignore"):
+            return np.exp(log_proba, out=log_proba)
 
+    @leave_as_found
     def predict_log_proba(self, X):
         """Predict the logarithm of the probability of each class.
 
-        It is finite also where `predict_proba` rounds to 0.
+        It is finite where `predict_proba` rounds to 0, and has its digits where that rounds to 1.
 
         Parameters
         ----------
@@ -470,7 +491,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        log_proba : ndarray of shape (n_samples, n_classes), dtype=float32
+        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
             Log-probabilities, the columns in the order of `classes_`.
 
         Raises
@@ -486,6 +507,57 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             checked = check_rows(self, X, reset=False)
         return self._forward(checked)
 
+    def decision_function(self, X):
+        """Compute the log-odds of each class: by how much it is more probable than all others.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
+            `log(p / (1 - p))` in nats, finite also where p rounds to 0 or 1. With two classes p is
+            the probability of `classes_[1]`; otherwise there is a column for each class, in the
+            order of `classes_`. An only class has no others, and 0 for its log-odds.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` is not as described.
+        """
+        return compute_log_odds(self.predict_log_proba(X))
+
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy on data.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+        y : array-like of shape (n_samples,)
+            Their labels, in any form that `fit` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts. None stands for 1.
+
+        Returns
+        -------
+        score : float
+            The share of rows whose label is predicted.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If the data are not as described.
+        """
+        return super().score(X, labels_as_array(y), sample_weight)
+
+    @leave_as_found
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
 
@@ -493,31 +565,40 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         goes on training the same, bit by bit. What no file can hold (callbacks, an LRScheduler, a
         RandomState, an optimiser that is not in torch.optim) is said in a UserWarning.
 
+        The file holds this estimator alone. Of a pipeline, keep the steps before it too: with
+        skops or joblib, `joblib.dump(pipeline[:-1], ...)`; or the whole pipeline with joblib.
+
         Parameters
         ----------
-        path : str or os.PathLike
-            The file. An earlier one is replaced once the new one is complete.
+        path : str, bytes or os.PathLike
+            The file. An earlier one is replaced once the new one is complete, and keeps its mode.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
-        TypeError
-            If `classes_` are not strings, numbers or bools.
+        TypeError, ValueError
+            If a loaded estimator would not be this one: `classes_` are not strings, numbers or
+            bools; there are attributes that are neither parameters nor set by `fit`; a parameter
+            is not valid or cannot be written; or the network is not as `fit` makes it.
+        OSError
+            If the file cannot be written. An earlier one is then as it was.
         """
         save(self, path)
 
     @classmethod
+    @leave_as_found
     def load(cls, path):
         """Make an estimator from a file that `save` wrote.
 
+        Everything in the file is checked, so that the estimator can predict and go on training.
         Where the device of the file is not available, a UserWarning says so and the estimator has
         `device="cpu"`.
 
         Parameters
         ----------
-        path : str or os.PathLike
-            The file.
+        path : str, bytes or os.PathLike
+            The file. That of a subclass with parameters of its own is loaded with the subclass.
 
         Returns
         -------
@@ -526,13 +607,14 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Raises
         ------
-        FileNotFoundError
-            If there is no such file.
+        OSError
+            If the file is not there or cannot be read.
         ValueError
             If `save` did not write it, it is damaged, or it needs a newer skdisk.
         """
         return load(cls, path)
 
+    @leave_as_found
     def to_torch(self):
         """Make a plain network of torch, which needs no skdisk and can be exported.
 
@@ -551,8 +633,11 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return make_sequential(self.module_)
 
     def _forward(self, X):
-        chunks = iterate_log_proba(self.module_, as_rows(X), self._settings.device)
-        return torch.cat([*chunks]).numpy()
+        module = self.module_
+        if not is_plain(module) or has_hooks(module):
+            return predict_by_module(module, as_rows(X))
+        chunks = iterate_log_proba(module, as_rows(X), self._settings.device)
+        return np.concatenate([chunk.numpy() for chunk in chunks])
 
     @property
     def net_(self):
@@ -629,9 +714,24 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         name = "valid_loss" if any("valid_loss" in row for row in rows) else "train_loss"
         return min(((row[name], row["epoch"]) for row in rows), default=(None, None))
 
+    @leave_as_found
     def _train(self, *args, **kwargs):
-        """Train; a call that fails leaves this estimator as it was."""
-        trained, plan, given = self._prepare(*args, **kwargs)
+        """Train; a call that fails leaves this estimator and what it was lent as they were."""
+        lent = Lent(self.random_state, self.callbacks or [])
+        before = vars(self).get("_state")
+        try:
+            trained, plan, given = self._prepare(*args, **kwargs)
+            self._run_and_keep(trained, plan, given)
+        except BaseException:
+            if vars(self).get("_state") is before:
+                lent.put_back()
+            raise
+        # Last: where warnings are errors, the training is not lost.
+        self._warn_of_convergence(plan)
+        return self
+
+    def _run_and_keep(self, trained, plan, given):
+        """Run a training; keep the whole epochs of one that is interrupted, too."""
         n_epochs_before = trained.n_iter_
         try:
             trained._run(plan, given)
@@ -643,9 +743,6 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if trained.n_iter_ == 0 and trained._result.ending is Ending.STOPPED:
             raise RuntimeError("A callback stopped the training before its first epoch had ended.")
         self._keep(trained)
-        # Last: where warnings are errors, the training is not lost.
-        self._warn_of_convergence(plan)
-        return self
 
     def _keep(self, trained):
         """Take over all that a training leaves behind."""
@@ -668,23 +765,38 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         sample_weight = check_sample_weight(sample_weight, X)
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
+        if resume and whole_fit:
+            self._check_warm_start(y)
         seed = self._settings.seed if resume else self._draw_seed()
-        train, validation = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
+        train, valid = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
         if whole_fit or not resume:
             warn_of_scales(X)
+        if validation is not None:
+            warn_of_other_scale(X, valid.X)
         n_epochs = self._count_epochs(len(train)) if whole_fit else 1
         trained._settings = settings = trained._make_settings(seed, n_epochs, whole_fit)
         trained._state = resume_training(self._state, settings) if resume else begin(settings)
         plan = Plan(
             settings,
             train,
-            validation,
+            valid,
             n_epochs,
             self._compute_learning_rates(settings, n_epochs, whole_fit),
             self.fused if isinstance(self.fused, str) else bool(self.fused),
             self._make_watchers(whole_fit),
         )
         return trained, plan, given
+
+    def _check_warm_start(self, y):
+        """Refuse, as scikit-learn's estimators do, to go on without some of the classes."""
+        missing = np.setdiff1d(np.arange(len(self.classes_)), y)
+        if len(missing):
+            raise ValueError(
+                "warm_start=True goes on with the classes of the earlier fit, "
+                f"{self.classes_.tolist()}, of which y has no {self.classes_[missing].tolist()}. "
+                "Use partial_fit for rows of some of the classes, or warm_start=False to begin "
+                "anew."
+            )
 
     def _divide(self, X, y, sample_weight, validation, whole_fit, seed):
         """Make the weighted data sets to train and to validate on (None without validation)."""
@@ -700,14 +812,14 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             y_val = encode_labels(y_val, self.classes_, name="y_val")
             validation = weigh(*leave_out_weightless(X_val, y_val, None, class_weights))
         elif self.early_stopping and whole_fit:
-            parts = hold_out(X, y, sample_weight, self.validation_fraction, seed, self.classes_)
+            parts = hold_out(X, y, sample_weight, self.validation_fraction, seed)
             return [weigh(X[rows], y[rows], weights) for rows, weights in parts]
         return weigh(X, y, sample_weight), validation
 
     def _count_epochs(self, n_rows):
         if self.max_epochs != "auto":
-            return self.max_epochs
-        n_steps = math.ceil(n_rows / self.batch_size)
+            return as_number(self.max_epochs)
+        n_steps = math.ceil(n_rows / as_number(self.batch_size))
         return max(AUTO_EPOCHS, math.ceil(AUTO_STEPS / n_steps))
 
     @with_callbacks
@@ -733,7 +845,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "before. Use a smaller lr or clip_grad_norm, and put a StandardScaler before the "
                 "classifier.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         elif (
             any(isinstance(watcher, BestEpoch) for watcher in plan.watchers)
@@ -746,15 +858,13 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 f"its lowest is that of epoch {self.best_epoch_}. Try more max_epochs or a larger "
                 "lr.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _check_params(self):
-        validate_parameter_constraints(
-            self._parameter_constraints,
-            self.get_params(deep=False),
-            caller_name=type(self).__name__,
-        )
+        caller = type(self).__name__
+        params = check_numbers(caller, self.get_params(deep=False))
+        validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
         for item in self.callbacks or []:
             if not issubclass(_find_callback_class(item), Callback):
                 raise TypeError(
@@ -767,7 +877,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _resolve_optimizer(self):
         names = ("lr", "momentum", "nesterov", "weight_decay")
-        own = {name: getattr(self, name) for name in names}
+        own = {name: as_number(getattr(self, name)) for name in names}
         return resolve_optimizer(self.optimizer, own, self.optimizer_params)
 
     def _draw_seed(self):
@@ -777,14 +887,15 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _make_watchers(self, whole_fit):
         if self.early_stopping and whole_fit:
-            return (BestEpoch(self.n_iter_no_change, self.tol),)
+            return (BestEpoch(as_number(self.n_iter_no_change), as_number(self.tol)),)
         return ()
 
     def _make_callbacks(self, n_epochs, whole_fit):
         """Make the list of the user's callbacks and those that the parameters ask for."""
         callbacks = list(self.callbacks or [])
         if isinstance(self.lr_schedule, LRScheduler) and whole_fit:
-            callbacks.append(self.lr_schedule)
+            # A copy: a schedule in use holds the optimiser, and a fit must change no parameter.
+            callbacks.append(copy.deepcopy(self.lr_schedule))
         if self.verbose == 1:
             callbacks.append(PrintTenLines(n_epochs))
         elif self.verbose:
@@ -800,6 +911,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _make_settings(self, seed, n_epochs, whole_fit):
         optimizer, arguments = self._resolve_optimizer()
+        sizes = self.n_features_in_, self.hidden_layer_sizes, len(self.classes_)
+        check_memory("hidden_layer_sizes", BYTES_PER_WEIGHT * count_weights(*sizes))
         return Settings(
             n_features=self.n_features_in_,
             n_classes=len(self.classes_),
@@ -810,7 +923,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             optimizer_arguments=arguments,
             batch_size=int(self.batch_size),
             shuffle=self.shuffle,
-            clip_grad_norm=self.clip_grad_norm,
+            clip_grad_norm=as_number(self.clip_grad_norm),
             seed=seed,
             device=str(resolve_device(self.device)),
             verbose=int(self.verbose),

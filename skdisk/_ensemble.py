@@ -1,7 +1,8 @@
-"""`MLPDiskEnsemble`: networks that differ in their seed, trained as one, which vote."""
+"""`MLPDiskEnsemble`: networks that differ in their seed, trained in threads, which vote."""
 
 from numbers import Integral
 
+import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state
@@ -9,7 +10,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier
 from ._compat import Interval, validate_parameter_constraints
-from ._lookup import Memory, stack, train_all, unstack
+from ._inputs.lent import Lent
+from ._inputs.numbers import check_memory, check_numbers
+from ._network.prediction import average, compute_log_odds
+
+# At least: a fitted classifier, of whatever size its network is.
+BYTES_PER_MEMBER = 10_000
 
 
 class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
@@ -24,7 +30,7 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
     n_members : int, default=5
         How many there are.
     n_jobs : int, default=None
-        How many stacks of members to train at a time.
+        How many members to train at a time, in threads (or on joblib's active backend).
     random_state : int, RandomState instance or None, default=None
         Where the members' random states come from. None draws from the operating system.
 
@@ -64,37 +70,101 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y, sample_weight=None):
         """Train the members; the parameters are those of `MLPDiskClassifier.fit`."""
-        validate_parameter_constraints(
-            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
-        )
+        caller = type(self).__name__
+        params = check_numbers(caller, self.get_params(deep=False))
+        validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
+        check_memory("n_members", BYTES_PER_MEMBER * int(self.n_members))
+        lent = Lent(self.random_state)
+        try:
+            return self._fit(X, y, sample_weight)
+        except BaseException:
+            lent.put_back()
+            raise
+
+    def _fit(self, X, y, sample_weight):
         # check_random_state(None) would be NumPy's global generator, not ours to change.
         rng = np.random.RandomState() if self.random_state is None else self.random_state
-        seeds = check_random_state(rng).randint(np.iinfo(np.int32).max, size=self.n_members)
+        n_members = int(self.n_members)
+        seeds = check_random_state(rng).randint(np.iinfo(np.int32).max, size=n_members)
         estimator = self.estimator
         if estimator is None:
             estimator = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)
-        memory = Memory()
-        members = [stack(clone(estimator).set_params(random_state=int(s)), memory) for s in seeds]
-        for memory.candidate, member in enumerate(members):
-            member.fit(X, y, sample_weight)
-        train_all(memory, n_jobs=self.n_jobs, max_stack="auto", verbose=0)
-        for member in members:
-            unstack(member.fit(X, y, sample_weight))
+        members = [clone(estimator).set_params(random_state=int(seed)) for seed in seeds]
+        # The kernel trains without the interpreter's lock: many networks are many threads.
+        fits = (joblib.delayed(member.fit)(X, y, sample_weight) for member in members)
+        members = joblib.Parallel(self.n_jobs, prefer="threads")(fits)
         vars(self).pop("feature_names_in_", None)
         names = {"classes_", "n_features_in_", "feature_names_in_"} & vars(members[0]).keys()
         vars(self).update({name: getattr(members[0], name) for name in names})
         self.estimators_ = members
         return self
 
-    def predict_proba(self, X):
-        """Average the members' probabilities: shape (n_samples, n_classes), dtype float32."""
-        check_is_fitted(self)
-        return np.mean([member.predict_proba(X) for member in self.estimators_], axis=0)
-
     def predict(self, X):
-        """Predict the label of each row: shape (n_samples,)."""
-        positions = self.predict_proba(X).argmax(axis=1)
+        """Predict the label of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            The most probable label of each row, of the dtype of `classes_`.
+        """
+        positions = self.predict_log_proba(X).argmax(axis=1)
         return self.classes_[positions]
+
+    def predict_proba(self, X):
+        """Average the members' probabilities of each class.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes), dtype=float64
+            Probabilities, the columns in the order of `classes_`; each row sums to 1.
+        """
+        log_proba = self.predict_log_proba(X)
+        with np.errstate(under="ignore"):
+            return np.exp(log_proba, out=log_proba)
+
+    def predict_log_proba(self, X):
+        """Compute the logarithms of the average probabilities.
+
+        They are finite where `predict_proba` rounds to 0, and have their digits where that rounds
+        to 1.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
+            Log-probabilities, the columns in the order of `classes_`.
+        """
+        check_is_fitted(self)
+        return average([member.predict_log_proba(X) for member in self.estimators_])
+
+    def decision_function(self, X):
+        """Compute the log-odds of the average probabilities.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
+            As `MLPDiskClassifier.decision_function`.
+        """
+        return compute_log_odds(self.predict_log_proba(X))
 
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""

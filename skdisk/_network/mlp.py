@@ -28,11 +28,15 @@ ACTIVATIONS = {
 }
 
 
-def _as_sizes(hidden_layer_sizes):
+def _is_sequence(value):
+    # An array without dimensions has an iterator, which fails.
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
+
+
+def as_sizes(hidden_layer_sizes):
     sizes = (
-        hidden_layer_sizes if isinstance(hidden_layer_sizes, Iterable) else [hidden_layer_sizes]
+        tuple(hidden_layer_sizes) if _is_sequence(hidden_layer_sizes) else (hidden_layer_sizes,)
     )
-    sizes = tuple(sizes)
     if not all(isinstance(size, Integral) and size > 0 for size in sizes):
         raise ValueError(
             "hidden_layer_sizes must be an int of at least 1 or a sequence of such ints, one per "
@@ -41,8 +45,8 @@ def _as_sizes(hidden_layer_sizes):
     return tuple(map(int, sizes))
 
 
-def _as_probabilities(dropout, n_layers):
-    if isinstance(dropout, Real):
+def as_probabilities(dropout, n_layers):
+    if not _is_sequence(dropout):
         dropout = (dropout,) * n_layers
     if len(dropout) != n_layers or not all(isinstance(p, Real) and 0 <= p < 1 for p in dropout):
         raise ValueError(
@@ -50,6 +54,12 @@ def _as_probabilities(dropout, n_layers):
             f"for each of the {n_layers} hidden layers. Got {dropout!r} instead."
         )
     return tuple(map(float, dropout))
+
+
+def count_weights(n_features, hidden_layer_sizes, n_classes):
+    """Count the weights of a network, biases included."""
+    sizes = n_features, *as_sizes(hidden_layer_sizes), n_classes
+    return sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
 
 
 def _make_linear(n_in, n_out, generator):
@@ -117,9 +127,9 @@ class MLP(nn.Module):
         generator=None,
     ):
         super().__init__()
-        self.layer_sizes = (n_features, *_as_sizes(hidden_layer_sizes), n_classes)
+        self.layer_sizes = (n_features, *as_sizes(hidden_layer_sizes), n_classes)
         self.activation = activation
-        self.dropout = _as_probabilities(dropout, len(self.layer_sizes) - 2)
+        self.dropout = as_probabilities(dropout, len(self.layer_sizes) - 2)
         self.dropout_seed = None
         layers = []
         for n_in, n_out in pairwise(self.layer_sizes):

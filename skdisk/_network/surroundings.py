@@ -1,7 +1,8 @@
 """What torch and Python have set when a public call begins, and have again when it has ended.
 
-Gradient and inference mode, the number of threads and the warning filters are noted and restored
-here and nowhere else. Global generators need no note: nothing here draws from them. torch only.
+Gradient and inference mode, the number of threads, the warning filters and what NumPy does about
+overflows are noted and restored here and nowhere else. Global generators need no note: nothing in
+skdisk draws from them. torch and NumPy only.
 """
 
 import functools
@@ -9,8 +10,8 @@ import os
 import threading
 import traceback
 import warnings
-from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 # A step of fewer floating-point operations runs on one thread. Measured on two cores, with hidden
@@ -46,7 +47,7 @@ class _Surroundings:
     """
 
     def __init__(self):
-        self.filters = warnings.filters
+        self.filters, self.numpy_errors = warnings.filters, np.geterr()
         self.modes_now = _get_modes()
         self.thread = threading.get_ident()
         self.is_outermost = self.thread not in _numbers_of_threads
@@ -92,6 +93,7 @@ class _Surroundings:
         # traceback keeps: it would set its modes at any later time.
         if _get_modes() != self.modes_now:
             traceback.clear_frames(error.__traceback__)
+        np.seterr(**self.numpy_errors)
         # `warnings.catch_warnings` puts another list there, and the old one back. Interrupts land
         # in the main thread; elsewhere the list may be that of another thread in such a context.
         if threading.current_thread() is threading.main_thread():
@@ -131,21 +133,28 @@ def leave_as_found(function):
     return call
 
 
-@contextmanager
-def limit_threads(operations):
+class limit_threads:
     """Keep torch on one thread for what is small.
+
+    A generator would not do: one that an interrupt cuts off ends when its memory is freed, and
+    would set the number at any later time.
 
     Parameters
     ----------
     operations : float
         Floating-point operations of a step or a forward pass.
     """
-    n_threads = torch.get_num_threads()
-    if operations >= ONE_THREAD_OPERATIONS or n_threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
+
+    def __init__(self, operations):
+        self.is_small = operations < ONE_THREAD_OPERATIONS
+        self.n_threads = torch.get_num_threads()
+
+    def __enter__(self):
+        """Set the number."""
+        if self.is_small:
+            torch.set_num_threads(1)
+
+    def __exit__(self, *error):
+        """Set it back."""
+        if self.is_small:
+            torch.set_num_threads(self.n_threads)

@@ -14,8 +14,7 @@ from skorch.utils import data_from_dataset
 
 from .. import _kernel
 from .._network.noise import hash_rows, make_batch_seeds
-# Up to so many rows in one batch are computed in float64, which costs little then.
-FEW_ROWS = 256
+from .._network.prediction import FEW_ROWS
 
 
 class WeightedDataset(Dataset):
@@ -61,23 +60,47 @@ class CsrRows:
         return torch.from_numpy(self.X[positions].toarray()).to(self.device)
 
 
-def as_rows(X, device="cpu"):
-    """Wrap rows so that slices and positions give tensors.
+class ArrayRows:
+    """Rows of an array to predict from, converted as they are asked for.
 
     Parameters
     ----------
-    X : ndarray, tensor or CSR matrix of shape (n_samples, n_features), dtype=float32
-        The rows.
+    X : ndarray of shape (n_samples, n_features)
+        The rows, of any dtype of numbers, in any order, perhaps read-only and larger than memory.
+    """
+
+    def __init__(self, X):
+        self.X = X
+        self.shape = X.shape
+
+    def __len__(self):
+        """Count the rows."""
+        return self.shape[0]
+
+    def __getitem__(self, positions):
+        """Convert the rows at some positions."""
+        return torch.from_numpy(np.require(self.X[positions], np.float32, ["C", "W"]))
+
+
+def as_rows(X, device="cpu"):
+    """Wrap rows so that slices and positions give float32 tensors.
+
+    Parameters
+    ----------
+    X : ndarray, tensor or CSR matrix of shape (n_samples, n_features)
+        The rows: of float32, those of an array of any dtype of numbers.
     device : str or torch.device, default="cpu"
         Where tensors are to lie.
 
     Returns
     -------
-    rows : tensor or CsrRows
+    rows : tensor, CsrRows or ArrayRows
         The same.
     """
     if sparse.issparse(X):
         return CsrRows(X, device)
+    if isinstance(X, np.ndarray) and not (X.dtype == np.float32 and X.flags.c_contiguous):
+        return ArrayRows(X)
     return torch.as_tensor(X, device=device)
 
 
@@ -145,9 +168,7 @@ class TensorBatches:
         # the last bit, neither on the order of the rows nor on whether they are repeated or
         # weighted.
         self.is_precise = (
-            len(self.sizes) == 1
-            and self.n_rows <= FEW_ROWS
-            and torch.device(device).type != "mps"
+            len(self.sizes) == 1 and self.n_rows <= FEW_ROWS and torch.device(device).type != "mps"
         )
 
     def __len__(self):

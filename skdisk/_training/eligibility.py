@@ -13,6 +13,7 @@ from skorch.callbacks import BatchScoring, EpochScoring, LRScheduler
 
 from .. import _kernel
 from .._network.mlp import is_plain
+from .._network.prediction import has_hooks
 from .batches import TensorBatches
 from .net import find_watchers
 
@@ -83,15 +84,6 @@ def _watches_batches(callback):
     return True
 
 
-def _has_hooks(case):
-    # torch has no public way to ask for hooks.
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    of_modules = any(getattr(m, name) for m in case.module.modules() for name in names)
-    names = ("_backward_hooks", "_post_accumulate_grad_hooks")
-    of_parameters = any(getattr(p, name) for p in case.module.parameters() for name in names)
-    return of_modules or of_parameters
-
-
 def _find_device(case):
     if torch.device(case.plan.settings.device).type != "cpu":
         return f"the device is {case.plan.settings.device}, and the kernel is for the cpu"
@@ -101,7 +93,7 @@ def _find_device(case):
 def _find_module(case):
     if not is_plain(case.module):
         return "the module is not the plain MLP that the parameters describe"
-    if _has_hooks(case):
+    if has_hooks(case.module):
         return "the module has hooks"
     if not all(p.requires_grad for p in case.module.parameters()):
         return "some parameters of the module are frozen"

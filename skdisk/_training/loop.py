@@ -1,17 +1,16 @@
 """The training loop: a plan and a state in, a result out.
 
-A plan is what stays as it is, a state what changes. Each epoch is trained by the compiled kernel or,
-where something stands in its way, by skorch's loop with autograd. Where nobody looks between epochs
-the kernel runs many of them at once. A training ends when its epochs are over, when a callback or
-watcher stops it, or when it diverges: that is in the result. Ctrl-C is raised. In each case the
-state is that of the last whole epoch.
+A plan is what stays as it is, a state what changes. Each epoch is trained by the compiled kernel
+or, where something stands in its way, by skorch's loop with autograd. Where nobody looks between
+epochs the kernel runs many of them at once. A training ends when its epochs are over, when a
+callback or watcher stops it, or when it diverges: the result says which. Ctrl-C is raised. In each
+case the state is that of the last whole epoch.
 """
 
 import math
 import signal
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -112,45 +111,49 @@ def train(plan, state):
     KeyboardInterrupt
         After Ctrl-C.
     """
-    with _notice_ctrl_c() as ctrl_c:
-        training = _Training(plan, state, ctrl_c)
+    ctrl_c = _CtrlC()
+    training = _Training(plan, state, ctrl_c)
+    # Twice: an interrupt can come while the state is set back for another reason.
+    try:
         try:
+            ctrl_c.listen()
             training.run()
         except KeyboardInterrupt:
             training.go_back()
             raise
         finally:
+            ctrl_c.stop_listening()
             # For those who call the module themselves.
             state.module.eval()
+    finally:
+        ctrl_c.stop_listening()
     return training.result
 
 
 class _CtrlC:
-    """Whether Ctrl-C was pressed, which raises the exception that callbacks stop a training with."""
+    """Whether Ctrl-C was pressed: it raises what callbacks raise to stop a training."""
 
     def __init__(self):
-        self.was_pressed = False
+        self.was_pressed = self.is_listening = False
 
-    def note(self, number, frame):
+    def listen(self):
+        """Note from now on that Ctrl-C was pressed, before it is raised."""
+        # Signals come to the main thread only; a handler of the user's own has its own meaning.
+        self.is_listening = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self.is_listening:
+            signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number, frame):
         self.was_pressed = True
         signal.default_int_handler(number, frame)
 
-
-@contextmanager
-def _notice_ctrl_c():
-    ctrl_c = _CtrlC()
-    # Signals come to the main thread only; a handler of the user's own has its own meaning.
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
-        yield ctrl_c
-        return
-    try:
-        signal.signal(signal.SIGINT, ctrl_c.note)
-        yield ctrl_c
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def stop_listening(self):
+        """Put the handler back; may be done twice."""
+        if self.is_listening:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Training:

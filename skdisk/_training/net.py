@@ -30,7 +30,6 @@ from .._network.prediction import count_rows_at_once
 from .batches import TensorBatches, WeightedDataset
 from .state import State, give_memory, resume_optimizer, without_batches
 
-
 # The settings of a network that are parameters of `MLP`.
 OF_MODULE = ("n_features", "n_classes", "hidden_layer_sizes", "activation", "dropout")
 
@@ -184,10 +183,11 @@ def check_monitors(net, has_validation):
         monitor = getattr(callback, "monitor", None)
         is_missing = isinstance(monitor, str) and monitor.startswith(("valid_loss", "valid_score"))
         if is_missing and not has_validation:
+            instead = monitor.replace("score", "loss").replace("valid", "train")
             raise ValueError(
                 f"The callback {name!r} monitors {monitor!r}, for which there are no validation "
                 "data. Pass X_val and y_val to fit, use early_stopping=True, or give the callback "
-                f"monitor={monitor.replace('valid_score', 'valid_loss').replace('valid', 'train')!r}."
+                f"monitor={instead!r}."
             )
 
 

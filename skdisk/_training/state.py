@@ -2,8 +2,8 @@
 
 The network's weights, what the optimiser remembers, the random generator and the history. The
 optimiser's memory has two forms. As long as the compiled kernel trains and nobody asks for the
-skorch net, it is flat arrays; once there is a net, it is in the net's optimiser, where torch, skorch
-and callbacks look for it.
+skorch net, it is flat arrays; once there is a net, it is in the net's optimiser, where torch,
+skorch and callbacks look for it.
 """
 
 import copy
