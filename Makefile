@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test bench lint format clean
+.PHONY: help demo test checks bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -13,6 +13,9 @@ demo: .venv/installed ## Train the lesson's network, print its progress, draw di
 
 test: .venv/installed ## Run the tests and the examples in the documentation
 	$(BIN)/python -m pytest -n 2
+
+checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations (minutes)
+	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
 
 bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture in benchmarks/results
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

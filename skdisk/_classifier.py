@@ -30,6 +30,7 @@ from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
 from ._optimizers import resolve_optimizer
 from ._persistence import load, save
+from ._prediction import compute_log_odds
 from ._state import resume_training
 from ._weights import (
     check_class_weight,
@@ -452,7 +453,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        proba : ndarray of shape (n_samples, n_classes), dtype=float32
+        proba : ndarray of shape (n_samples, n_classes), dtype=float64
             Probabilities, the columns in the order of `classes_`; each row sums to 1.
 
         Raises
@@ -463,12 +464,13 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             If `X` is not as described.
         """
         log_proba = self.predict_log_proba(X)
-        return np.exp(log_proba, out=log_proba)
+        with np.errstate(under="ignore"):
+            return np.exp(log_proba, out=log_proba)
 
     def predict_log_proba(self, X):
         """Predict the logarithm of the probability of each class.
 
-        It is finite also where `predict_proba` rounds to 0.
+        It is finite where `predict_proba` rounds to 0, and has its digits where that rounds to 1.
 
         Parameters
         ----------
@@ -477,7 +479,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        log_proba : ndarray of shape (n_samples, n_classes), dtype=float32
+        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
             Log-probabilities, the columns in the order of `classes_`.
 
         Raises
@@ -493,6 +495,30 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             checked = check_rows(self, X, reset=False)
         return self.net_.forward(checked).numpy()
 
+    def decision_function(self, X):
+        """Compute the log-odds of each class: by how much it is more probable than all others.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
+            `log(p / (1 - p))` in nats, finite also where p rounds to 0 or 1. With two classes p is
+            the probability of `classes_[1]`; otherwise there is a column for each class, in the
+            order of `classes_`. An only class has no others, and 0 for its log-odds.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` is not as described.
+        """
+        return compute_log_odds(self.predict_log_proba(X))
+
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
 
@@ -500,17 +526,24 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         goes on training the same, bit by bit. What no file can hold (callbacks, an LRScheduler, a
         RandomState, an optimiser that is not in torch.optim) is said in a UserWarning.
 
+        The file holds this estimator alone. Of a pipeline, keep the steps before it too: with
+        skops or joblib, `joblib.dump(pipeline[:-1], ...)`; or the whole pipeline with joblib.
+
         Parameters
         ----------
-        path : str or os.PathLike
-            The file. An earlier one is replaced once the new one is complete.
+        path : str, bytes or os.PathLike
+            The file. An earlier one is replaced once the new one is complete, and keeps its mode.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
-        TypeError
-            If `classes_` are not strings, numbers or bools.
+        TypeError, ValueError
+            If a loaded estimator would not be this one: `classes_` are not strings, numbers or
+            bools; there are attributes that are neither parameters nor set by `fit`; a parameter
+            is not valid or cannot be written; or the network is not as `fit` makes it.
+        OSError
+            If the file cannot be written. An earlier one is then as it was.
         """
         save(self, path)
 
@@ -518,13 +551,14 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def load(cls, path):
         """Make an estimator from a file that `save` wrote.
 
+        Everything in the file is checked, so that the estimator can predict and go on training.
         Where the device of the file is not available, a UserWarning says so and the estimator has
         `device="cpu"`.
 
         Parameters
         ----------
-        path : str or os.PathLike
-            The file.
+        path : str, bytes or os.PathLike
+            The file. That of a subclass with parameters of its own is loaded with the subclass.
 
         Returns
         -------
@@ -533,8 +567,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Raises
         ------
-        FileNotFoundError
-            If there is no such file.
+        OSError
+            If the file is not there or cannot be read.
         ValueError
             If `save` did not write it, it is damaged, or it needs a newer skdisk.
         """
@@ -782,7 +816,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """Make the list of the user's callbacks and those that the parameters ask for."""
         callbacks = list(self.callbacks or [])
         if isinstance(self.lr_schedule, LRScheduler) and whole_fit:
-            callbacks.append(("lr_schedule", self.lr_schedule))
+            # A copy: a schedule in use holds the optimiser, and a fit must change no parameter.
+            callbacks.append(("lr_schedule", copy.deepcopy(self.lr_schedule)))
         if self.verbose == 1:
             callbacks.append(("print_log", PrintTenLines(floatfmt=".4g")))
         elif self.verbose:

@@ -51,8 +51,9 @@ def check_rows(estimator, X, *y, reset):
             return check_tensor(estimator, X, *y, reset=reset)
         X = X.numpy()
     try:
-        # Values beyond float32 become infinite here, and are refused as such.
-        with np.errstate(over="ignore"):
+        # Values beyond float32 become infinite here, and are refused as such; so does the sum of
+        # large values, or it becomes NaN, which says nothing of them.
+        with np.errstate(over="ignore", invalid="ignore"):
             checked = validate_data(
                 estimator,
                 X,

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._classifier import MLPDiskClassifier
 from ._compat import Interval, validate_parameter_constraints
 from ._lookup import Memory, stack, train_all, unstack
+from ._prediction import average, compute_log_odds
 
 
 class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
@@ -86,15 +87,72 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
         self.estimators_ = members
         return self
 
-    def predict_proba(self, X):
-        """Average the members' probabilities: shape (n_samples, n_classes), dtype float32."""
-        check_is_fitted(self)
-        return np.mean([member.predict_proba(X) for member in self.estimators_], axis=0)
-
     def predict(self, X):
-        """Predict the label of each row: shape (n_samples,)."""
-        positions = self.predict_proba(X).argmax(axis=1)
+        """Predict the label of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            The most probable label of each row, of the dtype of `classes_`.
+        """
+        positions = self.predict_log_proba(X).argmax(axis=1)
         return self.classes_[positions]
+
+    def predict_proba(self, X):
+        """Average the members' probabilities of each class.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes), dtype=float64
+            Probabilities, the columns in the order of `classes_`; each row sums to 1.
+        """
+        log_proba = self.predict_log_proba(X)
+        with np.errstate(under="ignore"):
+            return np.exp(log_proba, out=log_proba)
+
+    def predict_log_proba(self, X):
+        """Compute the logarithms of the average probabilities.
+
+        They are finite where `predict_proba` rounds to 0, and have their digits where that rounds
+        to 1.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
+            Log-probabilities, the columns in the order of `classes_`.
+        """
+        check_is_fitted(self)
+        return average([member.predict_log_proba(X) for member in self.estimators_])
+
+    def decision_function(self, X):
+        """Compute the log-odds of the average probabilities.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
+            As `MLPDiskClassifier.decision_function`.
+        """
+        return compute_log_odds(self.predict_log_proba(X))
 
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""

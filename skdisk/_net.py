@@ -189,8 +189,8 @@ class DiskNet(NeuralNetClassifier):
 
         Yields
         ------
-        log_proba : tensor of shape (n_rows, n_classes), dtype=float32
-            Log-probabilities.
+        log_proba : tensor of shape (n_rows, n_classes), dtype=float64
+            Log-probabilities, finite.
         """
         if not self._has_mlp:
             yield from super().forward_iter(X, training=training, device=device)

@@ -1,10 +1,16 @@
 """Prediction: the rows that there are, in as few operations as they need.
 
-torch only. What is computed is what `MLP` computes in evaluation mode.
+torch and NumPy. What is computed is what `MLP` computes in evaluation mode: the scores of the
+classes as float32 can hold them, and from these, in float64, the log-probabilities. Where float32
+might overflow on the way, the scores are computed in float64.
 """
 
+import math
+
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import linear
 
 # Rows per forward pass: the activations of a chunk stay in the cache. 1,000,000 rows of two
 # features through 64-64 units took 0.84 s in one piece, 0.16 s in pieces of 8,192.
@@ -13,6 +19,9 @@ ROWS_AT_ONCE = 8192
 NUMBERS_AT_ONCE = 2**22
 # Up to so many rows in all are predicted in float64, which costs little then.
 FEW_ROWS = 256
+# What a layer gives beyond this is taken as this, in float64, so that the next one is finite.
+LARGEST = 1e250
+LARGEST_FLOAT32 = torch.finfo(torch.float32).max
 
 
 def count_rows_at_once(n_features):
@@ -34,31 +43,35 @@ def iterate_log_proba(module, X, device):
 
     Yields
     ------
-    log_proba : tensor of shape (n_rows, n_classes), dtype=float32
-        Log-probabilities.
+    log_proba : tensor of shape (n_rows, n_classes), dtype=float64
+        Log-probabilities, on the CPU.
     """
     n_rows = count_rows_at_once(X.shape[1])
     # The mode is not set around the loop: it would be on wherever this generator is consumed.
     if len(X) <= min(FEW_ROWS, n_rows):
         with torch.inference_mode():
-            log_proba = forward_few(module, X[:])
-        yield log_proba
+            log_proba = log_softmax(compute_scores(module, X[:]))
+        yield torch.from_numpy(log_proba.T)
         return
     with torch.inference_mode():
-        buffers = make_buffers(module, min(len(X), n_rows))
+        layers = Float32Layers(module, min(len(X), n_rows))
     for start in range(0, len(X), n_rows):
         with torch.inference_mode():
-            rows = X[start : start + n_rows].to(device)
-            log_proba = forward_many(module, rows, buffers)
-        yield log_proba
+            rows = X[start : start + n_rows]
+            if layers.can_hold(rows):
+                scores = layers.compute_scores(rows.to(device)).cpu().numpy()
+            else:
+                scores = compute_scores(module, rows)
+            log_proba = log_softmax(scores)
+        yield torch.from_numpy(log_proba.T)
 
 
-def forward_few(module, X):
-    """Compute what the module computes, in float64 on the CPU, without gradients.
+def compute_scores(module, X):
+    """Compute the scores of the classes in float64 on the CPU, without gradients.
 
-    A float32 product of matrices gives a row another last bit when it stands in another place or
-    among other rows. Computed in float64 and rounded at the end, few rows give each of them the
-    same probabilities in any company, as users and scikit-learn's checks expect.
+    A product of matrices gives a row another last bit when it stands in another place or among
+    other rows. Computed in float64 and rounded at the end, few rows give each of them the same
+    scores in any company, as users and scikit-learn's checks expect.
 
     Parameters
     ----------
@@ -69,62 +82,174 @@ def forward_few(module, X):
 
     Returns
     -------
-    log_proba : tensor of shape (n_rows, n_classes), dtype=float32
-        Log-probabilities.
+    scores : ndarray of shape (n_classes, n_rows), dtype=float64
+        What the output layer gives, finite, with as many digits as float32 has.
     """
     X = X.cpu().double()
-    for layer in module.layers:
+    *layers, _ = module.layers
+    for layer in layers:
         if isinstance(layer, nn.Linear):
-            X = torch.addmm(layer.bias.cpu().double(), X, layer.weight.cpu().double().T)
+            weight, bias = (p.to("cpu", torch.float64) for p in (layer.weight, layer.bias))
+            X = linear(X, weight, bias).clamp_(-LARGEST, LARGEST)
         else:
             X = layer(X)
-    return X.float()
+    digits, exponents = np.frexp(X.T.numpy())
+    return np.ldexp(digits.astype(np.float32).astype(np.float64), exponents)
 
 
-def make_buffers(module, n_rows):
-    """Make the memory that `forward_many` computes in.
+def _compute_norm(parameter):
+    # In float32 the squares of large weights would be infinite; MPS knows no float64.
+    return float(torch.linalg.vector_norm(parameter.cpu(), dtype=torch.float64))
 
-    Memory that is asked for anew for every chunk of rows comes from the operating system page by
-    page, which takes as long as the arithmetic.
+
+class Float32Layers:
+    """The network in float32, for many rows, chunk by chunk.
 
     Parameters
     ----------
     module : MLP
         The network.
     n_rows : int
-        The largest number of rows.
-
-    Returns
-    -------
-    buffers : list of tensor of shape (n_rows, n_units), dtype=float32
-        One for each hidden layer.
+        The largest number of rows of a chunk.
     """
-    *hidden, output, _ = module.layers
-    return [output.weight.new_empty(n_rows, linear.out_features) for linear in hidden[::2]]
+
+    def __init__(self, module, n_rows):
+        *hidden, self.output, _ = module.layers
+        self.hidden = hidden[::2]
+        self.activations = hidden[1::2]
+        # Memory that is asked for anew for every chunk comes from the operating system page by
+        # page, which takes as long as the arithmetic.
+        weight = self.output.weight
+        self.buffers = [weight.new_empty(n_rows, layer.out_features) for layer in self.hidden]
+        self.sizes = [
+            (_compute_norm(layer.weight), _compute_norm(layer.bias), layer.out_features)
+            for layer in (*self.hidden, self.output)
+        ]
+
+    def can_hold(self, X):
+        """Tell whether nothing that is computed of some rows can be too large for float32.
+
+        By the inequality of Cauchy and Schwarz no sum, not even a part of it, is larger than the
+        norm of the weights times that of the inputs, plus the norm of the biases. An activation
+        does not make a number larger than twice its size plus 1.
+
+        Parameters
+        ----------
+        X : tensor of shape (n_rows, n_features), dtype=float32
+            The rows.
+
+        Returns
+        -------
+        can_hold : bool
+            Whether the scores are right in float32.
+        """
+        smallest, largest = (float(bound) for bound in X.aminmax())
+        norm = max(-smallest, largest) * math.sqrt(X.shape[1])
+        for weight_norm, bias_norm, n_units in self.sizes:
+            norm = weight_norm * norm + bias_norm
+            if norm > LARGEST_FLOAT32:
+                return False
+            norm = 2 * norm + math.sqrt(n_units)
+        return True
+
+    def compute_scores(self, X):
+        """Compute the scores of the classes, without gradients.
+
+        Parameters
+        ----------
+        X : tensor of shape (n_rows, n_features), dtype=float32
+            The rows, on the device of the network.
+
+        Returns
+        -------
+        scores : tensor of shape (n_classes, n_rows), dtype=float32
+            What the output layer gives.
+        """
+        for layer, activation, buffer in zip(
+            self.hidden, self.activations, self.buffers, strict=True
+        ):
+            z = torch.addmm(layer.bias, X, layer.weight.T, out=buffer[: len(X)])
+            X = activation(z)
+        # Classes first: the log-softmax of a few long rows is many times as fast as that of many
+        # short ones.
+        return torch.addmm(self.output.bias[:, None], self.output.weight, X.T)
 
 
-def forward_many(module, X, buffers):
-    """Compute what the module computes, faster for many rows, without gradients.
+# An exponential that rounds to 0 is what it should be.
+@np.errstate(under="ignore")
+def log_softmax(scores):
+    """Compute log-probabilities that keep their digits near 0, where probabilities are near 1.
+
+    The logarithm of the largest probability is `-log1p(s)`, where s is the sum over the other
+    classes of the exponentials of their scores' distances from the largest. Computed as
+    `-log(1 + s)` it would be 0 for each s below 1e-16.
 
     Parameters
     ----------
-    module : MLP
-        The network.
-    X : tensor of shape (n_rows, n_features), dtype=float32
-        The rows.
-    buffers : list of tensor
-        Memory from `make_buffers`.
+    scores : ndarray of shape (n_classes, n_rows), dtype=float32 or float64
+        Finite scores.
 
     Returns
     -------
-    log_proba : tensor of shape (n_rows, n_classes), dtype=float32
-        Log-probabilities, in memory of their own.
+    log_proba : ndarray of shape (n_classes, n_rows), dtype=float64
+        Finite log-probabilities.
     """
-    *hidden, output, _ = module.layers
-    for linear, activation, buffer in zip(hidden[::2], hidden[1::2], buffers, strict=True):
-        z = torch.addmm(linear.bias, X, linear.weight.T, out=buffer[: len(X)])
-        X = activation(z)
-    # Classes first: the log-softmax of a few long rows is five times as fast as that of many short
-    # ones.
-    z = torch.addmm(output.bias[:, None], output.weight, X.T)
-    return torch.log_softmax(z, dim=0).T
+    distances = scores.astype(np.float64)
+    # In place, because new memory takes as long as the arithmetic.
+    distances -= distances.max(axis=0)
+    are_largest = distances == 0
+    exponentials = np.exp(distances)
+    exponentials -= are_largest
+    others = exponentials.sum(axis=0)
+    # Where several classes have the largest score, all but one of them are others.
+    others += are_largest.sum(axis=0) - 1
+    distances -= np.log1p(others, out=others)
+    return distances
+
+
+@np.errstate(under="ignore")
+def average(log_probas):
+    """Average probabilities that are given as logarithms.
+
+    Parameters
+    ----------
+    log_probas : list of ndarray of shape (n_samples, n_classes), dtype=float64
+        Log-probabilities.
+
+    Returns
+    -------
+    log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
+        The logarithms of the mean probabilities.
+    """
+    # The mean probabilities are in proportion to the sums, and sum to 1.
+    return log_softmax(np.logaddexp.reduce(log_probas, axis=0).T).T
+
+
+@np.errstate(under="ignore")
+def compute_log_odds(log_proba):
+    """Compute by how much each class is more probable than all others together.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
+        Log-probabilities.
+
+    Returns
+    -------
+    log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
+        The logarithms of the odds: for two classes those of the second one, otherwise those of
+        each. Those of an only class, which are infinite, are given as 0.
+    """
+    n_classes = log_proba.shape[1]
+    if n_classes == 1:
+        return np.zeros_like(log_proba)
+    if n_classes == 2:
+        return log_proba[:, 1] - log_proba[:, 0]
+    proba = np.exp(log_proba)
+    # log(1 - p) has all its digits unless p is near 1; then it is computed of the others.
+    log_rest = np.log1p(-np.minimum(proba, 0.5))
+    rows, classes = np.nonzero(proba > 0.5)
+    others = log_proba[rows]
+    others[np.arange(len(rows)), classes] = -np.inf
+    log_rest[rows, classes] = np.logaddexp.reduce(others, axis=1)
+    return log_proba - log_rest

@@ -150,21 +150,6 @@ def test_columns_of_probabilities_follow_classes(make_clf, classes):
     assert clf.score(X, np.array(classes)[positions]) > 0.9
 
 
-def test_probabilities_are_float32_and_rows_sum_to_1(make_clf):
-    clf = make_clf().fit(X, X[:, 0].astype(int))
-    proba, log_proba = clf.predict_proba(X), clf.predict_log_proba(X)
-    assert proba.dtype == log_proba.dtype == np.float32
-    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(np.log(proba), log_proba, rtol=1e-5, atol=1e-6)
-
-
-def test_log_probabilities_are_finite_where_probabilities_round_to_0(make_clf):
-    clf = make_clf(lr=1, max_epochs=50).fit(X, Y)
-    far = 1e4 * X
-    assert (clf.predict_proba(far) == 0).any()
-    assert np.isfinite(clf.predict_log_proba(far)).all()
-
-
 @pytest.mark.parametrize("label", ["only", 3, True])
 def test_a_single_class_is_predicted(make_clf, label):
     clf = make_clf().fit(X, np.full(60, label))

@@ -30,7 +30,7 @@ def test_members_are_the_plain_fits_and_vote_softly(data, n_jobs):
     expected = np.mean([clf.predict_proba(data[0]) for clf in plain], axis=0)
     proba = ensemble.predict_proba(data[0])
     np.testing.assert_allclose(proba, expected, atol=1e-5)
-    assert proba.dtype == np.float32
+    assert proba.dtype == np.float64
     np.testing.assert_array_equal(ensemble.predict(data[0]), proba.argmax(axis=1))
     assert {type(member) for member in ensemble.estimators_} == {MLPDiskClassifier}
     assert all(member.fused_ for member in ensemble.estimators_)

@@ -15,6 +15,7 @@ LAYERS = [
     *("_compat", "_disk", "_device", "_threads", "_noise", "_module", "_activations", "_updates"),
     *("_steps", "_engine", "_prediction", "_batches", "_obstacles", "_fused", "_stack"),
     *("_schedules", "_state", "_callbacks", "_net", "_labels", "_data", "_weights", "_optimizers"),
+    *("_file_format", "_optimizer_checks", "_file_checks"),
     *("_persistence", "_classifier", "_lookup", "_search", "_cross_validation", "_ensemble"),
     *("_display", "__init__", "__main__"),
 ]

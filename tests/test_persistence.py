@@ -1,11 +1,17 @@
 """Keeping an estimator in a file, and shipping its network without skdisk."""
 
+import copy
+import errno
 import io
 import json
 import os
 import pickle
+import random
+import resource
 import stat
+from pathlib import Path
 
+import joblib
 import numpy as np
 import onnx
 import onnxruntime
@@ -16,14 +22,15 @@ import sklearn
 import torch
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
 from skdisk import MLPDiskClassifier, make_disk
+from skdisk._file_format import check_file, pack
 from skdisk._module import ACTIVATIONS
-from skdisk._persistence import _check_file, _pack
+from skdisk._net import DiskNet
 from skdisk._state import copy_state
 
 
@@ -48,11 +55,11 @@ def lesson():
 def rewrite(path, change):
     """Change the content of a file as somebody would who knows the format."""
     data = path.read_bytes()
-    metadata = _check_file(data, path)
+    metadata = check_file(data, path)
     description = json.loads(metadata["estimator"])
     change(metadata, description)
     metadata["estimator"] = json.dumps(description)
-    path.write_bytes(_pack(metadata, safetensors.torch.load(data)))
+    path.write_bytes(pack(metadata, safetensors.torch.load(data)))
 
 
 def assert_same_state(clf, loaded):
@@ -177,11 +184,9 @@ def test_names_of_features_are_kept(make_clf, disk, path):
         ("hidden_layer_sizes", np.array([8]), [8]),
         ("hidden_layer_sizes", (np.int64(8),), (8,)),
         ("lr", np.float32(0.5), 0.5),
-        ("tol", np.inf, np.inf),
-        ("tol", np.nan, np.nan),
         ("shuffle", np.bool_(False), False),
         ("optimizer", torch.optim.RMSprop, torch.optim.RMSprop),
-        ("optimizer_params", {"betas": (0.8, 0.9)}, {"betas": (0.8, 0.9)}),
+        ("optimizer_params", {"foreach": False}, {"foreach": False}),
         ("class_weight", {0: 1, True: 0.5, "2": np.float64(2)}, {0: 1, True: 0.5, "2": 2.0}),
         ("class_weight", {"a": 1.0, "$tuple": 2}, {"a": 1.0, "$tuple": 2}),
         ("class_weight", {1.5: 1, np.str_("b"): 2}, {1.5: 1, "b": 2}),
@@ -269,11 +274,11 @@ def test_a_file_takes_the_place_of_an_earlier_one(make_clf, disk, path, monkeypa
     clf = make_clf(max_epochs=2).fit(*disk)
 
     def fail(*args):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as context:
         context.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(OSError, match=f"no space left: '{path}'"):
             clf.save(path)
     assert list(path.parent.iterdir()) == [path]
     assert MLPDiskClassifier.load(str(path)).n_iter_ == 1
@@ -299,6 +304,262 @@ def test_a_subclass_loads_itself_and_the_global_generators_are_left_alone(make_c
     before = torch.get_rng_state()
     assert type(Mine.load(path)) is Mine
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class WithThreshold(MLPDiskClassifier):
+    """A subclass as people write them: its list of parameters is the base's and one more."""
+
+    def __init__(self, threshold=0.5, *, lr=1e-3, max_epochs=300, random_state=None):
+        super().__init__(lr=lr, max_epochs=max_epochs, random_state=random_state)
+        self.threshold = threshold
+
+
+class WithAttribute(MLPDiskClassifier):
+    """A subclass whose fit sets an attribute."""
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        self.mean_ = X.mean()
+        return self
+
+
+class WithConversion(MLPDiskClassifier):
+    """A subclass that is not what scikit-learn asks of one."""
+
+    def __init__(self, lr=1e-3, *, max_epochs=300, random_state=None):
+        super().__init__(lr=lr, max_epochs=max_epochs, random_state=random_state)
+        self.lr = 2 * lr
+
+
+@pytest.mark.parametrize(
+    "threshold", [0.25, None, "high", (1, [2, {3: 4.0}]), float("nan")], ids=repr
+)
+def test_a_subclass_with_a_parameter_is_kept(disk, path, threshold):
+    clf = WithThreshold(threshold, max_epochs=2, random_state=0).fit(*disk)
+    clf.save(path)
+    loaded = WithThreshold.load(path)
+    assert repr(loaded.get_params()) == repr(clf.get_params())
+    assert_same_state(clf, loaded)
+    match = "MLPDiskClassifier has no parameter threshold.* load the file with that subclass"
+    with pytest.raises(ValueError, match=match):
+        MLPDiskClassifier.load(path)
+
+
+def replace_layer(clf):
+    clf.module_.layers[1] = torch.nn.Tanh()
+
+
+class OtherNet(DiskNet):
+    """A net of somebody's own."""
+
+
+def replace_net(clf):
+    clf.net_.__class__ = OtherNet
+
+
+CANNOT_BE_KEPT = {
+    "parameter": (
+        WithThreshold(np.array([0.5]), max_epochs=1),
+        None,
+        r"The parameter threshold of this WithThreshold is array\(\[0.5\]\)\. The file can hold",
+    ),
+    "attribute of a subclass": (
+        WithAttribute(max_epochs=1),
+        None,
+        "WithAttribute and what .* cannot hold mean_. Delete",
+    ),
+    "attribute of a user": (
+        MLPDiskClassifier(max_epochs=1),
+        lambda clf: setattr(clf, "note", "the one of May"),
+        r"cannot hold note\. Delete .*del estimator\.note.* joblib\.dump",
+    ),
+    "conversion": (
+        WithConversion(0.1, max_epochs=1),
+        None,
+        r"of a WithConversion and .* cannot hold lr\. Delete",
+    ),
+    "invalid parameter": (
+        MLPDiskClassifier(max_epochs=1),
+        lambda clf: clf.set_params(tol=-1.0),
+        "The 'tol' parameter of MLPDiskClassifier must be .* Mend that, by set_params",
+    ),
+    "class weights": (
+        MLPDiskClassifier(max_epochs=1),
+        lambda clf: clf.set_params(class_weight={(0, 1): 2.0}),
+        "The parameter class_weight of this MLPDiskClassifier is",
+    ),
+    "layer": (MLPDiskClassifier(max_epochs=1), replace_layer, "(?s)as fit makes it:.*Tanh.*Fit"),
+    "net": (MLPDiskClassifier(max_epochs=1), replace_net, "(?s)The one of this .*OtherNet with"),
+    "weights": (
+        MLPDiskClassifier(max_epochs=1),
+        lambda clf: torch.nn.init.constant_(clf.module_.layers[0].bias, torch.nan),
+        "not a list of finite float32 tensors.* Mend that",
+    ),
+    "labels": (
+        MLPDiskClassifier(max_epochs=1),
+        lambda clf: setattr(clf, "classes_", clf.classes_[::-1]),
+        "classes_ are not sorted",
+    ),
+    "long labels": (
+        MLPDiskClassifier(max_epochs=1),
+        lambda clf: setattr(clf, "classes_", np.array(["in", "out"], "U5000000")),
+        "Convert the labels to dtype object",
+    ),
+}
+
+
+@pytest.mark.parametrize(("clf", "change", "match"), CANNOT_BE_KEPT.values(), ids=CANNOT_BE_KEPT)
+def test_what_would_come_back_changed_is_refused_before_it_is_saved(
+    disk, path, clf, change, match
+):
+    clf = copy.deepcopy(clf).fit(*disk)
+    if change is not None:
+        change(clf)
+    with pytest.raises((TypeError, ValueError), match=match):
+        clf.save(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_what_callbacks_recorded_is_kept_or_named(make_clf, disk, path):
+    class Recorder(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.history.record("norm", np.float64(0.5))
+            net.history.record("module", net.module_)
+
+    clf = make_clf(callbacks=[Recorder()]).fit(*disk).set_params(callbacks=None)
+    with pytest.warns(UserWarning, match="cannot hold all .*: no module in history_. Set"):
+        clf.save(path)
+    history = MLPDiskClassifier.load(path).history_
+    assert history["norm"].tolist() == [0.5] * 3
+    assert "module" not in history
+
+
+DATA = Path(__file__).parent / "data"
+GOLDEN = {
+    "adam": (
+        ["inside", "outside"],
+        [0.69162244, 0.70369527, 0.68859416, 0.67568916, 0.72583729],
+        [0.84840273, 0.66942147, 0.66805176, 0.64581805],
+    ),
+    "sgd": (
+        ["inside", "outside"],
+        [0.51138502, 0.51219749, 0.51227069, 0.51291949, 0.51497597],
+        [0.72380467, 0.70289413, 0.69837057, 0.69634932],
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), GOLDEN.items(), ids=GOLDEN)
+def test_files_of_earlier_versions_are_read(disk, name, expected):
+    classes, proba, losses = expected
+    clf = MLPDiskClassifier.load(DATA / f"version_1_{name}.safetensors")
+    X = pd.DataFrame(disk[0], columns=["width", "height"])
+    np.testing.assert_allclose(clf.predict_proba(X[:5])[:, 0], proba, atol=1e-6)
+    np.testing.assert_allclose(clf.loss_curve_, losses, atol=1e-6)
+    assert clf.classes_.tolist() == classes
+    assert (clf.hidden_layer_sizes, clf.lr, clf.max_epochs) == ((4, 3), 0.1, 4)
+    assert clf.partial_fit(X, np.array(classes)[disk[1]]).n_iter_ == 5
+
+
+def test_steps_before_the_classifier_have_a_file_of_their_own(make_clf, disk, path):
+    X, y = 5 + 3 * disk[0], disk[1]
+    pipeline = make_pipeline(StandardScaler(), make_clf()).fit(X, y)
+    pipeline[-1].save(path)
+    joblib.dump(pipeline[:-1], path.with_suffix(".joblib"))
+    steps = joblib.load(path.with_suffix(".joblib")).steps
+    loaded = Pipeline([*steps, ("mlpdiskclassifier", MLPDiskClassifier.load(path))])
+    np.testing.assert_array_equal(loaded.predict_proba(X), pipeline.predict_proba(X))
+    assert loaded.named_steps.keys() == pipeline.named_steps.keys()
+
+
+class BytesPath:
+    """A path as `os.scandir(b".")` has them."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return os.fsencode(self.path)
+
+
+@pytest.mark.parametrize("make", [str, os.fsencode, BytesPath, lambda path: path], ids=repr)
+def test_a_path_has_many_types(make_clf, disk, path, make):
+    make_clf().fit(*disk).save(make(path))
+    assert MLPDiskClassifier.load(make(path)).n_iter_ == 3
+
+
+@pytest.mark.parametrize("method", ["save", "load"])
+@pytest.mark.parametrize("path", [3, None], ids=repr)
+def test_what_is_no_path_is_python_s_own_error(make_clf, disk, method, path):
+    with pytest.raises(TypeError, match=r"expected str, bytes or os\.PathLike object, not"):
+        getattr(make_clf().fit(*disk), method)(path)
+
+
+def make_folder(path):
+    path.mkdir()
+    return path
+
+
+def make_pipe(path):
+    os.mkfifo(path)
+    return path
+
+
+def make_loop(path):
+    path.symlink_to(path)
+    return path
+
+
+PLACES = {
+    "folder": (make_folder, IsADirectoryError, "Is a directory: '{path}'"),
+    "working folder": (lambda path: "", IsADirectoryError, "Is a directory"),
+    "no folder": (lambda path: path / "a", FileNotFoundError, "No such file.*: '{path}/a'"),
+    "no file to be in": (lambda path: Path(__file__) / "a", NotADirectoryError, "Not a directory"),
+    "pipe": (make_pipe, ValueError, "{path} is a device or a pipe. Give the path of a file"),
+    "loop": (make_loop, OSError, "Too many levels of symbolic links: '{path}'"),
+    "device": (lambda path: "/dev/null", ValueError, "/dev/null is a device or a pipe"),
+    "long name": (lambda path: path.with_name("a" * 300), OSError, "File name too long"),
+}
+
+
+@pytest.mark.parametrize(("make", "error", "match"), PLACES.values(), ids=PLACES)
+def test_a_place_for_no_file_is_left_as_it_is(make_clf, disk, path, make, error, match):
+    clf, place = make_clf().fit(*disk), make(path)
+    with pytest.raises(error, match=match.format(path=path)):
+        clf.save(place)
+    assert set(path.parent.iterdir()) <= {path}
+
+
+def test_a_file_that_may_not_be_written_is_left_as_it_is(make_clf, disk, path, monkeypatch):
+    path.touch()
+    # Root may write everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=f"Permission denied: '{path}'"):
+        make_clf().fit(*disk).save(path)
+    assert path.read_bytes() == b""
+
+
+def test_a_full_disk_leaves_the_earlier_file(make_clf, disk, path):
+    clf = make_clf().fit(*disk)
+    clf.save(path)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{path}'"):
+            clf.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(path.parent.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o755], ids=oct)
+def test_a_file_that_is_replaced_keeps_its_mode(make_clf, disk, path, mode):
+    path.touch()
+    path.chmod(mode)
+    make_clf().fit(*disk).save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_a_device_that_is_not_here_becomes_the_cpu(make_clf, disk, path):
@@ -350,7 +611,11 @@ OTHERS = {
     "foreign": (safetensors.torch.save(WEIGHTS), "of another program. .*torch.load_file"),
     "foreign with metadata": (safetensors.torch.save(WEIGHTS, {"format": "pt"}), "another prog"),
     "deep header": (b"\xff" * 6 + b"\0\0" + b'{"a":' * 100_000, "is damaged in its header"),
-    "no estimator": (_pack({"format": "skdisk.MLPDiskClassifier"}, {}), "which it is not .Key"),
+    "no version": (pack({"format": "skdisk.MLPDiskClassifier"}, {}), "version None, which no sk"),
+    "no estimator": (
+        pack({"format": "skdisk.MLPDiskClassifier", "format_version": "1"}, {}),
+        "which it is not .Key",
+    ),
 }
 
 
@@ -369,34 +634,292 @@ def test_a_missing_file_is_python_s_own_error(path):
 def test_a_newer_format_asks_for_a_newer_skdisk(make_clf, disk, path):
     make_clf().fit(*disk).save(path)
     rewrite(path, lambda metadata, _: metadata.update(format_version="12", skdisk_version="9.8"))
-    with pytest.raises(ValueError, match=r"version 12, while .* up to 1.* 9\.8: upgrade skdisk"):
+    with pytest.raises(ValueError, match=r"version 12, while .* up to 2.* 9\.8: upgrade skdisk"):
         MLPDiskClassifier.load(path)
 
 
+def nest(depth):
+    value = 1
+    for _ in range(depth):
+        value = {"$tuple": [value]}
+    return value
+
+
+# What would run code, or take memory or time that the file itself does not have.
 HOSTILE = {
     "code": (["settings", "optimizer"], {"$optimizer": "os.system"}, "'os.system' is not an opt"),
     "module": (["settings", "optimizer"], {"$optimizer": "lr_scheduler"}, "is not an optimizer"),
-    "string": (["settings", "optimizer"], "os.system", "TypeError"),
+    "base": (["settings", "optimizer"], {"$optimizer": "Optimizer"}, "Optimizer has no argument"),
+    "string": (["settings", "optimizer"], "os.system", "must be an instance of 'type'"),
     "kind": (["params", "lr"], {"$call": "os.system"}, "'os.system' is not an optimizer"),
-    "parameter": (["params", "learning_rate"], 1.0, "unexpected keyword argument"),
-    "sizes": (["n_features_in_"], 10**12, "the layers have other sizes"),
-    "tensor": (["state", "generator"], {"$tensor": "no"}, "KeyError: 'no'"),
-    "type": (["classes_", "dtype"], "run()", "data type 'run"),
+    "parameter": (["params", "learning_rate"], 1.0, "has no parameter learning_rate"),
+    "attribute": (["params", "__class__"], 1.0, "has no parameter __class__"),
+    "features": (["n_features_in_"], 10**12, "the layers have other sizes"),
+    "long labels": (
+        ["classes_"],
+        {"dtype": "<U300000000", "labels": ["a", "b"]},
+        "characters, 2400000000 bytes in all",
+    ),
+    "many names": (
+        ["feature_names_in_"],
+        ["a"] * 100_000,
+        "100000 names are there for 2 features",
+    ),
+    "large int": (["params", "max_epochs"], 10**400, "an int of more than 64 bits"),
+    "deep": (["params", "class_weight"], nest(100), "more than 20 levels deep"),
+    "very deep": (["params", "class_weight"], nest(100_000), "RecursionError"),
+    "slow keys": (["params", "class_weight"], {"$dict": [[nest(1), 1]]}, "a key is no key"),
+    "not there": (["state", "generator"], {"$tensor": "no"}, "the tensor 'no' is not there"),
+    "twice": (
+        ["state", "parameters"],
+        [{"$tensor": f"state.parameters.{i}"} for i in (0, 1, 0, 1, 2, 3)],
+        "the tensor 'state.parameters.0' is not there, or in two places",
+    ),
 }
+
+
+def set_at(description, place, value):
+    *outer, name = place
+    for key in outer:
+        description = description[key]
+    description[name] = value
 
 
 @pytest.mark.parametrize(("place", "value", "match"), HOSTILE.values(), ids=HOSTILE)
 def test_hostile_content_is_refused_in_words(make_clf, disk, path, place, value, match):
-    def change(metadata, description):
-        *outer, name = place
-        for key in outer:
-            description = description[key]
-        description[name] = value
-
     make_clf().fit(*disk).save(path)
-    rewrite(path, change)
+    text = json.dumps(value) if match != "RecursionError" else '{"$tuple":[' * 10**5 + "]}" * 10**5
+    rewrite(path, lambda metadata, description: set_at(description, place, "PLACE"))
+    data = path.read_bytes()
+    metadata = check_file(data, path)
+    metadata["estimator"] = metadata["estimator"].replace('"PLACE"', text)
+    path.write_bytes(pack(metadata, safetensors.torch.load(data)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match=f"{path} is marked .*which it is not .*{match}"):
         MLPDiskClassifier.load(path)
+    # In kilobytes.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+# Tensors that differ from those that belong there.
+WRONG_TENSORS = {
+    "no elements": ("state.parameters.0", torch.zeros(10**12, 0), "not a list of finite float32"),
+    "dtype of weights": ("state.parameters.0", torch.zeros(8, 2).double(), "not a list of finite"),
+    "NaN": ("state.parameters.1", torch.full((8,), torch.nan), "not a list of finite float32"),
+    "no matrix": ("state.parameters.0", torch.zeros(16), "a layer's weight is no matrix"),
+    "layers": ("state.parameters.2", torch.zeros(2, 7), "the layers do not fit each other"),
+    "bias": ("state.parameters.1", torch.zeros(7), "the layers do not fit each other"),
+    "inputs": ("state.parameters.0", torch.zeros(8, 3), "3 inputs and 2 outputs for 2 features"),
+    "memory": ("state.optimizer.0.exp_avg", torch.zeros(16), "remembers as exp_avg is not right"),
+    "dtype of memory": ("state.optimizer.1.exp_avg", torch.zeros(8).half(), "as exp_avg is not"),
+    "steps": ("state.optimizer.0.step", torch.tensor(-1.0), "remembers as step is not right"),
+    "NaN steps": ("state.optimizer.0.step", torch.tensor(torch.nan), "as step is not right"),
+    "many steps": ("state.optimizer.0.step", torch.ones(2), "as step is not right"),
+    "generator": ("state.generator", torch.zeros(5056), "the generator's state is not one of"),
+    "short generator": (
+        "state.generator",
+        torch.zeros(16, dtype=torch.uint8),
+        "not one of torch's",
+    ),
+    "empty generator": (
+        "state.generator",
+        torch.zeros(5056, dtype=torch.uint8),
+        "points outside of its numbers",
+    ),
+    "unknown": ("more", torch.zeros(3), "nothing is known of the tensors more"),
+}
+
+
+@pytest.mark.parametrize(("name", "tensor", "match"), WRONG_TENSORS.values(), ids=WRONG_TENSORS)
+def test_wrong_tensors_are_refused_in_words(make_clf, disk, path, name, tensor, match):
+    make_clf(optimizer="adam").fit(*disk).save(path)
+    data = path.read_bytes()
+    tensors = safetensors.torch.load(data)
+    path.write_bytes(pack(check_file(data, path), {**tensors, name: tensor}))
+    with pytest.raises(ValueError, match=f"{path} is marked .*{match}"):
+        MLPDiskClassifier.load(path)
+
+
+def test_a_generator_is_not_read_behind_its_last_number(make_clf, disk, path):
+    make_clf().fit(*disk).save(path)
+    data = path.read_bytes()
+    tensors = safetensors.torch.load(data)
+    # How many of the 624 numbers are left, whether they are there, and the place of the next.
+    tensors["state.generator"][8:24].view(torch.int32)[:] = torch.tensor([624, 1, 624, 0])
+    # torch takes it.
+    torch.Generator().set_state(tensors["state.generator"])
+    path.write_bytes(pack(check_file(data, path), tensors))
+    with pytest.raises(ValueError, match="points outside of its numbers"):
+        MLPDiskClassifier.load(path)
+
+
+EPOCH = {"epoch": 1, "train_loss": 0.5}
+WRONG_VALUES = {
+    "parameter": (["params", "lr"], -1.0, "The 'lr' parameter of MLPDiskClassifier must be"),
+    "large parameter": (["params", "lr"], 1e39, "Adam cannot have lr=1e|'lr' parameter"),
+    "units": (["params", "hidden_layer_sizes"], [8, "a"], "hidden_layer_sizes must be"),
+    "dropout": (["params", "dropout"], [0.1, 0.2], "dropout must be"),
+    "class weights": (["params", "class_weight"], {"a": "b"}, "weights in class_weight must be"),
+    "callbacks": (["params", "callbacks"], [1], "callbacks must be skorch callbacks"),
+    "device": (["params", "device"], "toaster", "toaster"),
+    "betas": (["params", "optimizer_params"], {"betas": 0.9}, "Adam cannot have betas=0.9"),
+    "three betas": (["params", "optimizer_params"], {"betas": [0.9] * 3}, "cannot have betas"),
+    "eps": (["params", "optimizer_params"], {"eps": "x"}, "Adam cannot have eps='x'"),
+    "other optimizer": (["params", "optimizer"], {"$optimizer": "Muon"}, "Muon"),
+    "no params": (["params"], None, "there are no parameters"),
+    "dtype": (["classes_", "dtype"], "run()", "'run..', which labels cannot have"),
+    "small dtype": (["classes_", "dtype"], "|b1", "cannot be an array of dtype bool"),
+    "text": (["classes_", "dtype"], "<U3", "labels such as 0 have no dtype"),
+    "dates": (["classes_", "dtype"], "<M8[D]", "which labels cannot have"),
+    "records": (["classes_", "dtype"], "i4,i4", "which labels cannot have"),
+    "objects": (["classes_", "dtype"], "|O", "labels such as 0 have no dtype object"),
+    "order": (["classes_", "labels"], [1, 0], "classes_ are not sorted"),
+    "twice": (["classes_", "labels"], [1, 1], "not each there once"),
+    "three": (["classes_", "labels"], [0, 1, 2], "for 2 features and 3 classes"),
+    "mixed": (["classes_", "labels"], [0, "a"], "cannot be|invalid literal"),
+    "none": (["classes_", "labels"], [], "are no list of labels"),
+    "lists": (["classes_", "labels"], [[0], [1]], "labels are lists"),
+    "float labels": (["classes_", "labels"], [0.5, 1.5], "cannot be an array of dtype int64"),
+    "features": (["n_features_in_"], 2.0, "the layers have other sizes"),
+    "names": (["feature_names_in_"], [1, 2], "not a list of strings"),
+    "equal names": (["feature_names_in_"], ["a", "a"], "names of features are there twice"),
+    "one name": (["feature_names_in_"], ["a"], "1 names are there for 2 features"),
+    "settings": (["settings"], {}, "the settings lack seed"),
+    "seed": (["settings", "seed"], -1, "The 'seed' parameter of network in the file must be"),
+    "lr": (["settings", "lr"], "auto", "The 'lr' parameter of network in the file must be"),
+    "activation": (["settings", "module__activation"], "os", "'module__activation' parameter"),
+    "argument": (["settings", "optimizer__betas"], [2.0, 0.9], "Invalid beta parameter"),
+    "unknown": (["settings", "optimizer__x"], 1, "Adam has no argument x"),
+    "results": (["results", "diverged_"], 1, "The 'diverged_' parameter of training in the file"),
+    "first epoch": (["results", "first_epoch_"], 4, "first_epoch_ lies behind the end"),
+    "numbers": (["history"], [1, 2, 3], "an epoch of the history are a int, not a dict"),
+    "loss": (["history", 0, "train_loss"], "low", "'train_loss' parameter of history in the file"),
+    "epoch": (["history", 2, "epoch"], 7, "epoch 3 of the history has the number 7"),
+    "no loss": (["history", 2], {"epoch": 3}, "lack train_loss"),
+    "validation": (["history", 0, "valid_loss"], 0.5, "only some epochs of the last training"),
+    "groups": (["state", "groups"], [], "there must be 1 groups"),
+    "lr of group": (["state", "groups", 0, "lr"], "fast", "Adam cannot have lr='fast'"),
+    "negative lr": (["state", "groups", 0, "lr"], -0.1, "Invalid learning rate"),
+    "infinite lr": (["state", "groups", 0, "lr"], float("inf"), "Adam cannot have lr=inf"),
+    "lr beyond float32": (["state", "groups", 0, "lr"], 1e39, "Adam cannot have lr=1e"),
+    "a single beta": (["state", "groups", 0, "betas"], 0.9, "Adam cannot have betas=0.9"),
+    "options": (["state", "groups", 0, "capturable"], True, "AssertionError"),
+    "schedule": (["state", "groups", 0, "initial_lr"], "y", "Adam cannot have initial_lr='y'"),
+    "memory": (["state", "optimizer", 0], 1, "nothing is known of|not a list of dicts"),
+}
+
+
+@pytest.mark.parametrize(("place", "value", "match"), WRONG_VALUES.values(), ids=WRONG_VALUES)
+def test_wrong_content_is_refused_in_words(make_clf, disk, path, place, value, match):
+    make_clf(optimizer="adam").fit(*disk).save(path)
+    rewrite(path, lambda metadata, description: set_at(description, place, value))
+    with pytest.raises(ValueError, match=f"(?s){path} is marked .*which it is not .*({match})"):
+        MLPDiskClassifier.load(path)
+
+
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "step", "max_exp_avg_sq"])
+def test_what_the_optimizer_needs_must_be_there(make_clf, disk, path, name):
+    clf = make_clf(optimizer="adam", optimizer_params={"amsgrad": True}).fit(*disk)
+    del clf.net_.optimizer_.state[clf.net_.optimizer_.param_groups[0]["params"][2]][name]
+    with pytest.raises(ValueError, match=f"would not give this .* again .*lack {name}"):
+        clf.save(path)
+
+
+VALUES = [
+    *(None, True, 0, 1, -1, 3, 1.5, -0.5, 1e39, float("nan"), float("inf"), 2**63, 10**30),
+    *("", "x", "auto", "adam", "<i8", "|O", "|b1", "<U3", "strong_wolfe", [], {}, [1], [[]]),
+    *(["a", "b"], [0, 1], [1, 0], [0.5, 0.5], {"a": 1}, {"$tuple": []}, {"$tuple": [0.9, 0.9]}),
+    *({"$tuple": ["a"]}, {"$dict": [[1, 2]]}, {"$optimizer": "Adam"}, {"$optimizer": "LBFGS"}),
+    *({"$optimizer": "SparseAdam"}, {"$tensor": "state.parameters.0"}, {"$x": 1}),
+]
+
+
+def find_places(value):
+    """List all pairs (container, key) of a description."""
+    places = []
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        places.append((value, key))
+        if isinstance(item, dict | list):
+            places += find_places(item)
+    return places
+
+
+def mutate_tensor(rng, tensor):
+    flat = tensor.flatten()
+    return rng.choice(
+        [
+            tensor.double(),
+            tensor.to(torch.uint8),
+            flat,
+            flat[:-1],
+            tensor[None],
+            torch.zeros(10**6, 0, dtype=tensor.dtype),
+            torch.cat([flat, flat]),
+            -1 - tensor,
+            torch.full_like(tensor, 255 if tensor.dtype == torch.uint8 else torch.nan),
+        ]
+    )
+
+
+def mutate(rng, description, tensors):
+    for _ in range(rng.choice([1, 1, 2])):
+        if rng.random() < 0.25:
+            name = rng.choice(sorted(tensors))
+            tensors[name] = mutate_tensor(rng, tensors[name])
+            continue
+        # Most places are in the history and in names of tensors, which are much alike.
+        places = [(parent, key) for parent, key in find_places(description) if key != "$tensor"]
+        of_rows = {id(row) for row in description.get("history") or []}
+        others = [place for place in places if id(place[0]) not in of_rows]
+        parent, key = rng.choice(places if rng.random() < 0.1 else others)
+        if rng.random() < 0.25:
+            del parent[key]
+        elif rng.random() < 0.2:
+            other, other_key = rng.choice(places)
+            parent[key] = copy.deepcopy(other[other_key])
+        else:
+            parent[key] = copy.deepcopy(rng.choice(VALUES))
+
+
+MUTATED = {
+    "sgd": {"lr_schedule": "cosine", "momentum": 0.9, "clip_grad_norm": 1.0},
+    "adam": {"optimizer": "adam", "dropout": (0.1,), "class_weight": {"in": 2.0, "out": 1}},
+    "RMSprop": {"optimizer": torch.optim.RMSprop, "early_stopping": True},
+    "LBFGS": {"optimizer": torch.optim.LBFGS, "optimizer_params": {"max_iter": 2}},
+}
+
+
+# What is wrong may warn when the training goes on: large numbers diverge.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("params", MUTATED.values(), ids=MUTATED)
+def test_a_mutated_file_is_refused_or_goes_on(make_clf, disk, path, params):
+    rows = pd.DataFrame(disk[0][:40], columns=["width", "height"])
+    make_clf(**params).fit(rows, np.array(["in", "out"])[disk[1][:40]]).save(path)
+    data = path.read_bytes()
+    metadata = check_file(data, path)
+    loaded, errors = [], []
+    for seed in range(100):
+        description, tensors = json.loads(metadata["estimator"]), safetensors.torch.load(data)
+        mutate(random.Random(seed), description, tensors)
+        changed = {**metadata, "estimator": json.dumps(description)}
+        path.write_bytes(pack(changed, tensors))
+        try:
+            clf = MLPDiskClassifier.load(path)
+        except ValueError as error:
+            errors.append((str(path), error))
+            continue
+        loaded.append(clf)
+        X = rows if hasattr(clf, "feature_names_in_") else rows.to_numpy()
+        assert np.isfinite(clf.predict_proba(X)).all(), seed
+        assert len(clf.history_) == clf.n_iter_, seed
+        try:
+            clf.partial_fit(X, np.resize(clf.classes_, len(X)))
+        except ValueError as error:
+            # As after set_params(hidden_layer_sizes=...).
+            errors.append(("go on with the network of the earlier fit", error))
+    assert [error for text, error in errors if text not in str(error)] == []
+    assert 0 < len(loaded) < 50
 
 
 def test_nothing_is_unpickled(make_clf, disk, path, monkeypatch):
