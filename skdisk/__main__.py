@@ -179,7 +179,7 @@ def main(argv=None):
     except (ValueError, TypeError) as error:
         parser.error(str(error))
     seconds = time.perf_counter() - start
-    X_fresh, y_fresh = make_disk(N_FRESH, random_state=args.seed + 1)
+    X_fresh, y_fresh = make_disk(N_FRESH, random_state=(args.seed + 1) % 2**32)
     accuracy = 100 * clf.score(X_fresh, y_fresh)
     if not args.no_plot:
         _plot(clf, X, y, progress.curve_, args.output)

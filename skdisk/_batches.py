@@ -6,6 +6,7 @@ than the training step. Here an epoch costs one permutation and one gather.
 
 from functools import cached_property
 
+import numpy as np
 import torch
 from scipy import sparse
 from skorch.dataset import Dataset
@@ -59,6 +60,28 @@ class CsrRows:
     def gather(self, positions, out):
         """Write the rows at some positions into a tensor."""
         out.copy_(self[positions])
+
+
+class ArrayRows:
+    """Rows of an array to predict from, converted as they are asked for.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        The rows, of any dtype of numbers, in any order, perhaps read-only and larger than memory.
+    """
+
+    def __init__(self, X):
+        self.X = X
+        self.shape = X.shape
+
+    def __len__(self):
+        """Count the rows."""
+        return self.shape[0]
+
+    def __getitem__(self, positions):
+        """Convert the rows at some positions."""
+        return torch.from_numpy(np.require(self.X[positions], np.float32, ["C", "W"]))
 
 
 def as_rows(X, device="cpu"):

@@ -4,6 +4,7 @@ The classifier adds those that its parameters ask for.
 """
 
 import math
+from contextlib import suppress
 
 from skorch.callbacks import Callback, PrintLog
 from tqdm.auto import tqdm
@@ -11,6 +12,32 @@ from tqdm.auto import tqdm
 from ._state import load_weights
 
 N_LINES = 10
+
+
+def show(write, *args, **kwargs):
+    """Call what writes to the screen, which may be missing, closed or full.
+
+    Whatever becomes of the words, they must not cost a training.
+
+    Parameters
+    ----------
+    write : callable
+        Such as `print`, called with all that follows.
+    """
+    with suppress(Exception):
+        write(*args, **kwargs)
+
+
+def make_bar(**options):
+    """Make a progress bar of tqdm, one that shows nothing where nothing can be shown."""
+    try:
+        return tqdm(**options)
+    except Exception:
+        return tqdm(**options | {"disable": True})
+
+
+def _print(text):
+    show(print, text, flush=True)
 
 
 class BestEpoch(Callback):
@@ -59,6 +86,9 @@ class BestEpoch(Callback):
 class PrintTenLines(PrintLog):
     """Print skorch's table, but about ten lines of a training only."""
 
+    def __init__(self):
+        super().__init__(sink=_print, floatfmt=".4g")
+
     def on_train_begin(self, net, **kwargs):
         """Choose the epochs to print."""
         self.first_, self.every_ = len(net.history), math.ceil(net.n_epochs_ / N_LINES)
@@ -82,18 +112,18 @@ class ShowProgress(Callback):
 
     def on_train_begin(self, net, **kwargs):
         """Draw the bar."""
-        self.bar_ = tqdm(total=net.n_epochs_, unit="epoch", leave=True)
+        self.bar_ = make_bar(total=net.n_epochs_, unit="epoch", leave=True)
 
     def on_epoch_end(self, net, **kwargs):
         """Move the bar on."""
         names = ("train_loss", "valid_loss")
         losses = {name: net.history[-1][name] for name in names if name in net.history[-1]}
         self.bar_.set_postfix(losses, refresh=False)
-        self.bar_.update()
+        show(self.bar_.update)
 
     def on_train_end(self, net, **kwargs):
         """Leave the bar as it stands."""
-        self.bar_.close()
+        show(self.bar_.close)
 
     def __getstate__(self):
         """Leave the bar, which cannot be pickled, behind."""

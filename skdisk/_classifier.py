@@ -23,15 +23,18 @@ from skorch.callbacks import Callback, LRScheduler
 from ._batches import WeightedDataset
 from ._callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._data import check_few_rows, check_rows, warn_of_scales
+from ._data import check_few_rows, check_rows, warn_of_other_scale, warn_of_scales
 from ._device import resolve_device
-from ._labels import encode_labels, find_classes, labels_as_array
+from ._labels import check_classes, encode_labels, find_classes, labels_as_array
+from ._lent import Lent
 from ._module import ACTIVATIONS, make_sequential
 from ._net import DiskNet
+from ._numbers import as_number, check_numbers
 from ._optimizers import resolve_optimizer
 from ._persistence import load, save
 from ._prediction import compute_log_odds
 from ._state import resume_training
+from ._surroundings import leave_as_found
 from ._weights import (
     check_class_weight,
     check_sample_weight,
@@ -141,14 +144,15 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Whether each epoch goes through the rows in a new random order.
     class_weight : dict or "balanced", default=None
         How much the rows of each class count, by label; classes that are not in the dict have 1.
+        Keys are labels, or equal to one (`True` is 1); others are allowed only beside all labels.
         "balanced" gives every class the same weight in sum: `n_samples / (n_classes * count)`, in
         `partial_fit` for the rows of the call. Multiplied with `sample_weight`.
     early_stopping : bool, default=False
         Whether to stop when the validation loss has not fallen for `n_iter_no_change` epochs, and
         to keep the weights of the epoch in which it was lowest. Of `fit`, not `partial_fit`.
     validation_fraction : float in (0, 1), default=0.1
-        How much of each class `early_stopping` holds out to validate on, at least one row. Not
-        used where `fit` is given `X_val`.
+        How much of each class `early_stopping` holds out to validate on, at least one row; the
+        only row of a class stays in training. Not used where `fit` is given `X_val`.
     n_iter_no_change : int, default=10
         How many epochs in a row `early_stopping` waits for progress.
     tol : float in [0, inf), default=1e-4
@@ -161,7 +165,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         uses it unless a setting is in its way (a callback that looks at every batch, another
         optimiser), True raises a ValueError that names the setting, False never uses it.
     warm_start : bool, default=False
-        Whether `fit` goes on from where the earlier fit ended, for another `max_epochs`.
+        Whether `fit` goes on from where the earlier fit ended, for another `max_epochs`. `y` must
+        then have all classes of the earlier fit, and no others, as in scikit-learn's estimators;
+        `partial_fit` takes rows of some of the classes.
     random_state : int, RandomState instance or None, default=None
         The one source of randomness: initial weights, order of the rows, dropout and which rows
         are held out. With the same int, two fits on one machine give equal weights, bit by bit.
@@ -225,8 +231,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     whole numbers are repetitions of rows, for dropout and for the rows that `early_stopping` holds
     out as well: both are drawn from the rows' values.
 
-    Gradient descent needs features of similar scale: put a `StandardScaler` before it. A fit whose
-    features have standard deviations more than a thousandfold apart warns.
+    Gradient descent needs features of similar scale, around 0 and not far from 1 in size: put a
+    `StandardScaler` before it. A fit warns of features whose standard deviations are more than a
+    thousandfold apart, of a feature whose root mean square is above 20, of rows that are shorter
+    than 0.1, and of an `X_val` that is on another scale than `X`.
 
     A loss or weight that is not finite ends the training with a ConvergenceWarning, at the last
     epoch in which all was finite.
@@ -236,6 +244,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     Ctrl-C during `fit` raises KeyboardInterrupt and leaves the estimator fitted as it was after
     the last whole epoch (or untouched, if there was none).
+
+    A call leaves torch's modes and number of threads, warning filters and global generators as it
+    found them, whatever ends it. One that fails also gives `callbacks`, an LRScheduler and a
+    RandomState back as they were; one that succeeds has advanced the RandomState and left fitted
+    attributes on the callbacks, as skorch does. In a forked process, where the threads of the
+    parent are missing, torch computes on one thread.
 
     Examples
     --------
@@ -348,7 +362,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data: numbers, finite in float32.
         y : array-like of shape (n_samples,)
-            Labels: strings, ints or bools.
+            Labels: strings, ints, bools, whole floats or dates, all of one kind.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each row counts, at least 0. None stands for 1.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
@@ -369,6 +383,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt
             After Ctrl-C; the estimator then has the epochs that were completed.
         """
+        self._check_params()
         resume = self.warm_start and hasattr(self, "net_")
         classes = self.classes_ if resume else None
         if (X_val is None) != (y_val is None):
@@ -403,9 +418,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt
             After Ctrl-C; the estimator is then as it was before the call.
         """
+        self._check_params()
         resume = hasattr(self, "net_")
         if classes is not None:
-            classes = np.unique(labels_as_array(classes))
+            classes = check_classes(classes)
         elif not resume:
             raise ValueError(
                 "classes must be passed on the first call of partial_fit: all labels that will "
@@ -467,6 +483,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         with np.errstate(under="ignore"):
             return np.exp(log_proba, out=log_proba)
 
+    @leave_as_found
     def predict_log_proba(self, X):
         """Predict the logarithm of the probability of each class.
 
@@ -519,6 +536,33 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         return compute_log_odds(self.predict_log_proba(X))
 
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy on data.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+        y : array-like of shape (n_samples,)
+            Their labels, in any form that `fit` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts. None stands for 1.
+
+        Returns
+        -------
+        score : float
+            The share of rows whose label is predicted.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If the data are not as described.
+        """
+        return super().score(X, labels_as_array(y), sample_weight)
+
+    @leave_as_found
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
 
@@ -548,6 +592,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         save(self, path)
 
     @classmethod
+    @leave_as_found
     def load(cls, path):
         """Make an estimator from a file that `save` wrote.
 
@@ -574,6 +619,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         return load(cls, path)
 
+    @leave_as_found
     def to_torch(self):
         """Make a plain network of torch, which needs no skdisk and can be exported.
 
@@ -661,27 +707,42 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         name = "valid_loss" if any("valid_loss" in row for row in rows) else "train_loss"
         return min(((row[name], row["epoch"]) for row in rows), default=(None, None))
 
+    @leave_as_found
     def _train(self, *args, **kwargs):
-        training = self._prepare(*args, **kwargs)
+        """Train; a call that fails leaves this estimator and what it was lent as they were."""
+        lent = Lent(self.random_state, [*(self.callbacks or []), self.lr_schedule])
+        net = vars(self).get("net_")
+        try:
+            training = self._prepare(*args, **kwargs)
+            self._run(training)
+            return self._adopt(training.trained)
+        except BaseException:
+            if vars(self).get("net_") is net:
+                lent.put_back()
+            raise
+
+    def _run(self, training):
+        """Run a training; take over the whole epochs of one that is interrupted."""
         trained = training.trained
         n_epochs_before = trained.n_iter_
         try:
             training.run()
         except KeyboardInterrupt:
+            # Once more: it may have come where the net does this.
+            trained.net_.go_back()
+            trained.net_.end_training()
             if trained.n_iter_ > n_epochs_before:
                 self.__dict__ = trained.__dict__
             raise
-        return self._adopt(trained)
 
     def _prepare(
         self, X, y, sample_weight, classes=None, *, resume=False, validation=None, whole_fit=True
     ):
-        """Check everything and make what is to be trained.
+        """Check the data and make what is to be trained.
 
         All is attached to a copy, which takes the place of this estimator at the end, so that a
         fit that fails anywhere leaves no trace.
         """
-        self._check_params()
         trained = copy.copy(self)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         given = {"X": X, "y": y, "metadata": metadata}
@@ -689,23 +750,39 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         sample_weight = check_sample_weight(sample_weight, X)
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
+        if resume and whole_fit:
+            self._check_warm_start(y)
         seed = self.net_.seed if resume else self._draw_seed()
-        train, validation = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
+        train, valid = trained._divide(X, y, sample_weight, validation, whole_fit, seed)
         if whole_fit or not resume:
             warn_of_scales(X)
+        if validation is not None:
+            warn_of_other_scale(X, valid.X)
         n_epochs = self._count_epochs(len(train)) if whole_fit else 1
         trained.net_ = trained._make_net(seed, n_epochs, whole_fit)
         if resume:
             resume_training(trained.net_, self.net_)
-        return Training(trained, train, validation, n_epochs, given)
+        return Training(trained, train, valid, n_epochs, given)
 
     def _adopt(self, trained):
         """Take over what a training has made."""
         if trained.n_iter_ == 0 and not trained.net_.diverged_:
             raise RuntimeError("A callback stopped the training before its first epoch had ended.")
-        trained._warn_of_convergence()
         self.__dict__ = trained.__dict__
+        # Last: where warnings are errors, the training is not lost.
+        self._warn_of_convergence()
         return self
+
+    def _check_warm_start(self, y):
+        """Refuse, as scikit-learn's estimators do, to go on without some of the classes."""
+        missing = np.setdiff1d(np.arange(len(self.classes_)), y)
+        if len(missing):
+            raise ValueError(
+                "warm_start=True goes on with the classes of the earlier fit, "
+                f"{self.classes_.tolist()}, of which y has no {self.classes_[missing].tolist()}. "
+                "Use partial_fit for rows of some of the classes, or warm_start=False to begin "
+                "anew."
+            )
 
     def _divide(self, X, y, sample_weight, validation, whole_fit, seed):
         """Make the weighted data sets to train and to validate on (None without validation)."""
@@ -721,14 +798,14 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             y_val = encode_labels(y_val, self.classes_, name="y_val")
             validation = weigh(*leave_out_weightless(X_val, y_val, None, class_weights))
         elif self.early_stopping and whole_fit:
-            parts = hold_out(X, y, sample_weight, self.validation_fraction, seed, self.classes_)
+            parts = hold_out(X, y, sample_weight, self.validation_fraction, seed)
             return [weigh(X[rows], y[rows], weights) for rows, weights in parts]
         return weigh(X, y, sample_weight), validation
 
     def _count_epochs(self, n_rows):
         if self.max_epochs != "auto":
-            return self.max_epochs
-        n_steps = math.ceil(n_rows / self.batch_size)
+            return as_number(self.max_epochs)
+        n_steps = math.ceil(n_rows / as_number(self.batch_size))
         return max(AUTO_EPOCHS, math.ceil(AUTO_STEPS / n_steps))
 
     @with_callbacks
@@ -767,7 +844,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "Use a smaller lr or clip_grad_norm, and put a StandardScaler before the "
                 "classifier.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
             return
         stopping = dict(net.callbacks_).get("best_epoch")
@@ -783,15 +860,13 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 f"its lowest is that of epoch {self.best_epoch_}. Try more max_epochs or a larger "
                 "lr.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def _check_params(self):
-        validate_parameter_constraints(
-            self._parameter_constraints,
-            self.get_params(deep=False),
-            caller_name=type(self).__name__,
-        )
+        caller = type(self).__name__
+        params = check_numbers(caller, self.get_params(deep=False))
+        validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
         for item in self.callbacks or []:
             if not issubclass(_find_callback_class(item), Callback):
                 raise TypeError(
@@ -804,7 +879,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _resolve_optimizer(self):
         names = ("lr", "momentum", "nesterov", "weight_decay")
-        own = {name: getattr(self, name) for name in names}
+        own = {name: as_number(getattr(self, name)) for name in names}
         return resolve_optimizer(self.optimizer, own, self.optimizer_params)
 
     def _draw_seed(self):
@@ -819,12 +894,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             # A copy: a schedule in use holds the optimiser, and a fit must change no parameter.
             callbacks.append(("lr_schedule", copy.deepcopy(self.lr_schedule)))
         if self.verbose == 1:
-            callbacks.append(("print_log", PrintTenLines(floatfmt=".4g")))
+            callbacks.append(("print_log", PrintTenLines()))
         elif self.verbose:
             callbacks.append(("progress", ShowProgress()))
         if self.early_stopping and whole_fit:
             # The last one: it ends the training when all others have seen the epoch.
-            callbacks.append(("best_epoch", BestEpoch(self.n_iter_no_change, self.tol)))
+            callbacks.append(("best_epoch", BestEpoch(self.n_iter_no_change, as_number(self.tol))))
         return callbacks
 
     def _make_net(self, seed, n_epochs, whole_fit):
@@ -842,7 +917,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             lr=arguments.pop("lr"),
             **{f"optimizer__{name}": value for name, value in arguments.items()},
             lr_schedule=self.lr_schedule if has_own_schedule else "constant",
-            clip_grad_norm=self.clip_grad_norm,
+            clip_grad_norm=as_number(self.clip_grad_norm),
             max_epochs=n_epochs,
             batch_size=int(self.batch_size),
             shuffle=self.shuffle,

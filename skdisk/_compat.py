@@ -11,7 +11,6 @@ from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
     validate_parameter_constraints,
-    validate_params,
 )
 
 # A search takes the rows of a split, and what belongs to them, with these.
@@ -27,7 +26,6 @@ __all__ = [
     "check_sample_weight",
     "iterate_splits",
     "validate_parameter_constraints",
-    "validate_params",
 ]
 
 

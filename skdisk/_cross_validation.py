@@ -4,7 +4,6 @@ scikit-learn's own `cross_validate` runs twice over the same splits: once to pre
 to look them up (`_lookup.py`).
 """
 
-import warnings
 from contextlib import suppress
 
 import joblib
@@ -108,11 +107,9 @@ def cross_validate_fused(
     }
     memory.candidate = 0
     # Where a network is trained is decided below; here they are prepared and looked up.
-    with joblib.parallel_config(backend="sequential"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # An error comes again, where scikit-learn deals with it.
-        with suppress(Exception):
-            cross_validate(stacked, X, y, scoring=_score_nothing, **given)
+    # An error comes again, where scikit-learn deals with it.
+    with joblib.parallel_config(backend="sequential"), suppress(Exception):
+        cross_validate(stacked, X, y, scoring=_score_nothing, error_score="raise", **given)
     train_all(memory, n_jobs=n_jobs, max_stack=max_stack, verbose=verbose)
     with joblib.parallel_config(backend="sequential"):
         scores = cross_validate(

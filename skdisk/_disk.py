@@ -9,10 +9,14 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
 
-from ._compat import Interval, validate_params
+from ._compat import Interval, validate_parameter_constraints
+from ._lent import Lent
+from ._numbers import check_memory, check_numbers
 
 # With this radius the disk covers half of the square [-1, 1)^2, whose area is 4.
 _HALF_AREA_RADIUS = np.sqrt(2 / np.pi)
+# At least: two coordinates and a label.
+BYTES_PER_POINT = 24
 
 
 def _is_inside(X, radius):
@@ -55,6 +59,17 @@ def _draw_region(rng, n_samples, radius, inside):
     return accepted[:n_samples]
 
 
+PARAMETER_CONSTRAINTS = {
+    "n_samples": [Interval(Integral, 0, None, closed="left"), tuple, list],
+    "radius": [Interval(Real, 0, 1, closed="right"), None],
+    "noise": [Interval(Real, 0, np.inf, closed="left"), None],
+    "flip_y": [Interval(Real, 0, 1, closed="both")],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "as_frame": ["boolean"],
+}
+
+
 def _check_pair(n_samples):
     pair = tuple(n_samples)
     if len(pair) != 2 or not all(isinstance(n, Integral) and n >= 0 for n in pair):
@@ -62,21 +77,9 @@ def _check_pair(n_samples):
             "The 'n_samples' parameter of make_disk must be, when it is a pair, two ints of at "
             f"least 0, (n_outside, n_inside). Got {n_samples!r} instead."
         )
-    return pair
+    return tuple(map(int, pair))
 
 
-@validate_params(
-    {
-        "n_samples": [Interval(Integral, 0, None, closed="left"), tuple, list],
-        "radius": [Interval(Real, 0, 1, closed="right"), None],
-        "noise": [Interval(Real, 0, np.inf, closed="left"), None],
-        "flip_y": [Interval(Real, 0, 1, closed="both")],
-        "shuffle": ["boolean"],
-        "random_state": ["random_state"],
-        "as_frame": ["boolean"],
-    },
-    prefer_skip_nested_validation=True,
-)
 def make_disk(
     n_samples=100,
     *,
@@ -153,13 +156,41 @@ def make_disk(
     >>> y
     array([0, 0, 1, 1, 1])
     """
+    params = {
+        "n_samples": n_samples,
+        "radius": radius,
+        "noise": noise,
+        "flip_y": flip_y,
+        "shuffle": shuffle,
+        "random_state": random_state,
+        "as_frame": as_frame,
+    }
+    params = check_numbers("make_disk", params)
+    validate_parameter_constraints(PARAMETER_CONSTRAINTS, params, caller_name="make_disk")
+    del params["as_frame"]
+    lent = Lent(random_state)
+    try:
+        X, y = _draw(**params)
+    except BaseException:
+        lent.put_back()
+        raise
+    if as_frame:
+        return pd.DataFrame(X, columns=["x0", "x1"]), pd.Series(y, name="inside")
+    return X, y
+
+
+def _draw(n_samples, radius, noise, flip_y, shuffle, random_state):
+    # Of a pair, so many of each class.
+    n_samples = n_samples if isinstance(n_samples, int) else _check_pair(n_samples)
+    n_points = n_samples if isinstance(n_samples, int) else sum(n_samples)
+    check_memory("n_samples", BYTES_PER_POINT * n_points)
+    radius = _HALF_AREA_RADIUS if radius is None else radius
     # check_random_state(None) would be NumPy's global generator, which is not ours to change.
     rng = check_random_state(np.random.RandomState() if random_state is None else random_state)
-    radius = _HALF_AREA_RADIUS if radius is None else radius
-    if isinstance(n_samples, Integral):
+    if isinstance(n_samples, int):
         X = _draw_square(rng, n_samples, 1.0)
     else:
-        n_outside, n_inside = _check_pair(n_samples)
+        n_outside, n_inside = n_samples
         X = np.concatenate(
             [
                 _draw_region(rng, n_outside, radius, inside=False),
@@ -173,6 +204,4 @@ def make_disk(
         X = X + rng.normal(scale=noise, size=X.shape)
     flipped = rng.choice(len(y), size=round(flip_y * len(y)), replace=False)
     y[flipped] = 1 - y[flipped]
-    if as_frame:
-        return pd.DataFrame(X, columns=["x0", "x1"]), pd.Series(y, name="inside")
     return X, y

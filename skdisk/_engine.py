@@ -5,7 +5,6 @@ are in `_steps.py` and `_updates.py`.
 """
 
 import math
-from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 
@@ -14,7 +13,7 @@ import torch
 from ._activations import NOT_ZERO_AT_ZERO
 from ._noise import draw_row_keys, make_batch_seeds
 from ._steps import Block
-from ._threads import ONE_THREAD_OPERATIONS, use_one_thread
+from ._surroundings import ONE_THREAD_OPERATIONS, limit_threads
 from ._updates import DEFAULTS, make_columns, make_kind
 
 # A block is the batches whose data are gathered at once: about so many numbers (4 MB in float32,
@@ -72,8 +71,8 @@ class FusedTrainer:
         self.options = {"dtype": dtype, "device": device}
         self.n_weights = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self.layer_sizes))
         # Forward, backward and update are each a product that touches every weight once a row.
-        operations = 6 * n_networks * batch_size * self.n_weights
-        self.use_threads = operations >= ONE_THREAD_OPERATIONS
+        self.operations = 6 * n_networks * batch_size * self.n_weights
+        self.use_threads = self.operations >= ONE_THREAD_OPERATIONS
         self.optimizer = optimizer
         self.weights = self._make_flat()
         self.masks = self._make_masks(widths)
@@ -266,7 +265,7 @@ class FusedTrainer:
             Loss of each batch before its step; 0 where the network had no rows left.
         """
         gather = X if callable(X) else partial(_gather_rows, X)
-        with nullcontext() if self.use_threads else use_one_thread(), torch.inference_mode():
+        with limit_threads(self.operations), torch.inference_mode():
             bits = None
             if any(self.kind.dropout):
                 bits = self._draw_bits(row_keys, seeds)

@@ -9,8 +9,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier
 from ._compat import Interval, validate_parameter_constraints
+from ._lent import Lent
 from ._lookup import Memory, stack, train_all, unstack
+from ._numbers import check_memory, check_numbers
 from ._prediction import average, compute_log_odds
+
+# At least: a fitted classifier, of whatever size its network is.
+BYTES_PER_MEMBER = 10_000
 
 
 class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
@@ -65,12 +70,22 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y, sample_weight=None):
         """Train the members; the parameters are those of `MLPDiskClassifier.fit`."""
-        validate_parameter_constraints(
-            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
-        )
+        caller = type(self).__name__
+        params = check_numbers(caller, self.get_params(deep=False))
+        validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
+        check_memory("n_members", BYTES_PER_MEMBER * int(self.n_members))
+        lent = Lent(self.random_state)
+        try:
+            return self._fit(X, y, sample_weight)
+        except BaseException:
+            lent.put_back()
+            raise
+
+    def _fit(self, X, y, sample_weight):
         # check_random_state(None) would be NumPy's global generator, not ours to change.
         rng = np.random.RandomState() if self.random_state is None else self.random_state
-        seeds = check_random_state(rng).randint(np.iinfo(np.int32).max, size=self.n_members)
+        n_members = int(self.n_members)
+        seeds = check_random_state(rng).randint(np.iinfo(np.int32).max, size=n_members)
         estimator = self.estimator
         if estimator is None:
             estimator = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)

@@ -14,11 +14,12 @@ import joblib
 from joblib.parallel import get_active_backend
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from tqdm.auto import tqdm
 
+from ._callbacks import make_bar, show
 from ._classifier import MLPDiskClassifier
 from ._obstacles import find_obstacle
 from ._stack import find_stack, run_alone, run_with_others, train_together
+from ._surroundings import leave_as_found
 
 # Networks of a stack at most. Measured with the lesson's network on one core: 53 microseconds a
 # step and network for 1, 21 for 4, 18 for 8, 15 for 32, 19 for 64, 20 for 128.
@@ -81,13 +82,20 @@ class Memory:
             if isinstance(outcome, Exception):
                 raise outcome
             own = vars(estimator).copy()
-            estimator._adopt(copy.copy(outcome))
-            # What scikit-learn has set on it for the time of the fit.
-            vars(estimator).update(own)
+            try:
+                estimator._adopt(copy.copy(outcome))
+            finally:
+                # What scikit-learn has set on it for the time of the fit.
+                vars(estimator).update(own)
             return estimator
-        self.keys.setdefault(self.candidate, []).append(key)
         if key not in self.trainings:
-            training = estimator._prepare(*args, **kwargs)
+            try:
+                estimator._check_params()
+                training = estimator._prepare(*args, **kwargs)
+            except Exception as error:
+                # It comes again, where scikit-learn deals with it.
+                self.reasons[self.candidate] = f"its fit fails: {error}"
+                return estimator
             # A worker process gets its own networks, not those of the whole search.
             del training.trained._memory
             for data in (training.train, training.validation):
@@ -98,6 +106,7 @@ class Memory:
                         for values in (data.X, data.y)
                     )
             self.trainings[key] = training
+        self.keys.setdefault(self.candidate, []).append(key)
         self.reasons[self.candidate] = find_obstacle(self.trainings[key].trained.net_)
         return estimator
 
@@ -220,6 +229,7 @@ def _split_off_data(trainings, sent):
     return trainings, *(sent.get(key, values) for key, (_, values) in places.items())
 
 
+@leave_as_found
 def _train_stack(trainings, *arrays):
     """Train networks together; return the estimators, or the errors that they ended with."""
     for data in _find_datasets(trainings):
@@ -303,16 +313,16 @@ def train_all(memory, *, n_jobs, max_stack, verbose):
         )
         for keys in stacks
     )
-    progress = tqdm(
+    bar = make_bar(
         total=len(memory.trainings),
         unit="network",
         desc=f"{len(stacks)} stacks",
         disable=not verbose,
     )
-    with progress as bar:
-        for number, (keys, outcomes) in enumerate(zip(stacks, trained, strict=True), start=1):
-            memory.outcomes.update(zip(keys, outcomes, strict=True))
-            memory.stacks.update(dict.fromkeys(keys, memory.n_stacks + number - 1))
-            bar.set_description(f"{number} of {len(stacks)} stacks", refresh=False)
-            bar.update(len(keys))
+    for number, (keys, outcomes) in enumerate(zip(stacks, trained, strict=True), start=1):
+        memory.outcomes.update(zip(keys, outcomes, strict=True))
+        memory.stacks.update(dict.fromkeys(keys, memory.n_stacks + number - 1))
+        bar.set_description(f"{number} of {len(stacks)} stacks", refresh=False)
+        show(bar.update, len(keys))
+    show(bar.close)
     memory.n_stacks += len(stacks)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ._noise import draw_row_keys, hash_rows, make_mask, make_threshold, make_unit_keys
+from ._numbers import check_memory
 
 # scikit-learn's names where it has them ("logistic"), else the names of torch.nn.functional.
 ACTIVATIONS = {
@@ -29,12 +30,19 @@ ACTIVATIONS = {
     "silu": nn.SiLU,
 }
 
+# In training at least: the weight, its gradient, the copy that is gone back to, all in float32.
+BYTES_PER_WEIGHT = 12
+
+
+def _is_sequence(value):
+    # An array without dimensions has an iterator, which fails.
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
+
 
 def _as_sizes(hidden_layer_sizes):
     sizes = (
-        hidden_layer_sizes if isinstance(hidden_layer_sizes, Iterable) else [hidden_layer_sizes]
+        tuple(hidden_layer_sizes) if _is_sequence(hidden_layer_sizes) else (hidden_layer_sizes,)
     )
-    sizes = tuple(sizes)
     if not all(isinstance(size, Integral) and size > 0 for size in sizes):
         raise ValueError(
             "hidden_layer_sizes must be an int of at least 1 or a sequence of such ints, one per "
@@ -44,7 +52,7 @@ def _as_sizes(hidden_layer_sizes):
 
 
 def _as_probabilities(dropout, n_layers):
-    if isinstance(dropout, Real):
+    if not _is_sequence(dropout):
         dropout = (dropout,) * n_layers
     if len(dropout) != n_layers or not all(isinstance(p, Real) and 0 <= p < 1 for p in dropout):
         raise ValueError(
@@ -115,6 +123,8 @@ class MLP(nn.Module):
     ):
         super().__init__()
         self.layer_sizes = (n_features, *_as_sizes(hidden_layer_sizes), n_classes)
+        n_weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.layer_sizes))
+        check_memory("hidden_layer_sizes", BYTES_PER_WEIGHT * n_weights)
         self.activation = activation
         self.dropout = _as_probabilities(dropout, len(self.layer_sizes) - 2)
         self.dropout_seed = None

@@ -14,6 +14,7 @@ It overrides only what skorch does wrongly or slowly for this network:
 import dis
 import math
 
+import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochTimer
@@ -24,7 +25,7 @@ from torch.func import functional_call
 from torch.nn.functional import nll_loss
 from torch.nn.utils import parameters_to_vector
 
-from ._batches import TensorBatches, WeightedDataset, as_rows
+from ._batches import ArrayRows, TensorBatches, WeightedDataset, as_rows
 from ._module import MLP
 from ._noise import make_epoch_seed
 from ._obstacles import find_obstacle, find_passing_obstacle
@@ -32,7 +33,7 @@ from ._prediction import FEW_ROWS, count_rows_at_once, iterate_log_proba
 from ._schedules import compute_learning_rates
 from ._stack import run_alone
 from ._state import copy_state, load_state
-from ._threads import limit_threads
+from ._surroundings import limit_threads
 
 # What lives only during a training.
 TRAINING = (
@@ -180,8 +181,8 @@ class DiskNet(NeuralNetClassifier):
 
         Parameters
         ----------
-        X : ndarray or tensor of shape (n_samples, n_features), dtype=float32
-            The rows.
+        X : ndarray or tensor of shape (n_samples, n_features)
+            The rows; those of an array may have any dtype of numbers, those of a tensor float32.
         training : bool, default=False
             Whether to run the module in training mode.
         device : str or torch.device, default="cpu"
@@ -193,12 +194,15 @@ class DiskNet(NeuralNetClassifier):
             Log-probabilities, finite.
         """
         if not self._has_mlp:
+            if isinstance(X, np.ndarray):
+                X = np.require(X, np.float32, ["C", "W"])
             yield from super().forward_iter(X, training=training, device=device)
             return
         if is_dataset(X):
             X, _ = data_from_dataset(X)
         self._set_training(training)
-        for log_proba in iterate_log_proba(self.module_, as_rows(X), self.device):
+        rows = ArrayRows(X) if isinstance(X, np.ndarray) else as_rows(X)
+        for log_proba in iterate_log_proba(self.module_, rows, self.device):
             yield log_proba.to(device)
 
     def get_loss(self, y_pred, y_true, X=None, training=False, weights=None):
@@ -399,23 +403,46 @@ class DiskNet(NeuralNetClassifier):
         }
         self._remember_epoch()
         try:
-            super().partial_fit(X, y, classes, **fit_params)
+            self.notify("on_train_begin", X=X, y=y)
+            self.fit_loop(X, y, **fit_params)
+            # From here on there is nothing to go back to.
+            self.last_whole_epoch_ = None
+            try:
+                self.notify("on_train_end", X=X, y=y)
+            except KeyboardInterrupt:
+                # Again: it may have cut off the loading of the best weights.
+                self.notify("on_train_end", X=X, y=y)
+                raise
         except Exception as error:
             if self.interrupt_ is None:
                 raise
             # A callback's last hook that counts on an epoch where there is none.
             raise self.interrupt_ from error
+        except KeyboardInterrupt:
+            self.go_back()
+            raise
         finally:
             # A kept exception would keep the data of the frames in its traceback.
             interrupt = self.interrupt_
             self.interrupt_ = None
-            # For those who call the module themselves.
-            self._set_training(False)
-            for name in TRAINING:
-                setattr(self, name, None)
+            self.end_training()
         if interrupt is not None:
             raise interrupt
         return self
+
+    def go_back(self):
+        """Go back to the last whole epoch, if a training has not ended; may be done twice."""
+        if self.last_whole_epoch_ is not None:
+            n_epochs, state = self.last_whole_epoch_
+            del self.history[n_epochs:]
+            load_state(self, state)
+
+    def end_training(self):
+        """Forget what lives only during a training; may be done twice."""
+        # For those who call the module themselves.
+        self._set_training(False)
+        # All at once: an interrupt comes before or after it.
+        vars(self).update(dict.fromkeys(TRAINING))
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Train; on Ctrl-C, divergence or a stop in an epoch, go back to the last whole one."""
@@ -434,9 +461,7 @@ class DiskNet(NeuralNetClassifier):
                 or not is_stop
                 or (self.history and "train_batch_count" not in self.history[-1])
             ):
-                n_epochs, state = self.last_whole_epoch_
-                del self.history[n_epochs:]
-                load_state(self, state)
+                self.go_back()
         return self
 
     def _is_watched(self):

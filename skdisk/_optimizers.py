@@ -4,12 +4,20 @@ import inspect
 
 import torch
 
+from ._numbers import as_number
+
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 # What lr="auto" stands for with SGD. For Adam and AdamW torch's own default, 1e-3, is the best of
 # those that were measured (benchmarks/results/accuracy.md).
 SGD_LR = 0.03
 # What other optimisers ignore, even those that have an argument of that name.
 OF_SGD = ("momentum", "nesterov")
+
+
+def _as_argument(value):
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(as_number, value))
+    return as_number(value)
 
 
 def resolve_optimizer(optimizer, own, optimizer_params):
@@ -37,7 +45,8 @@ def resolve_optimizer(optimizer, own, optimizer_params):
     TypeError
         If it is not an optimiser.
     ValueError
-        If it does not take an argument, or the argument is one of the classifier's own.
+        If it does not take an argument, or the argument is one of the classifier's own, or its
+        value is not one that the optimiser takes.
     """
     cls = OPTIMIZERS.get(optimizer, optimizer)
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
@@ -53,7 +62,7 @@ def resolve_optimizer(optimizer, own, optimizer_params):
     known = inspect.signature(cls).parameters
     if own["lr"] == "auto":
         own["lr"] = SGD_LR if cls is torch.optim.SGD else known["lr"].default
-    arguments = dict(optimizer_params or {})
+    arguments = {name: _as_argument(value) for name, value in (optimizer_params or {}).items()}
     for name in arguments:
         if name in own:
             raise ValueError(
@@ -73,4 +82,15 @@ def resolve_optimizer(optimizer, own, optimizer_params):
                 f"{name}={value!r} has no meaning for {cls.__name__}, which has: "
                 f"{', '.join(name for name in known if name != 'params')}. Leave {name} out."
             )
+    if optimizer_params:
+        _try_arguments(cls, arguments)
     return cls, arguments
+
+
+def _try_arguments(cls, arguments):
+    """Make an optimiser for nothing, so that what it refuses is refused before a training."""
+    given = {"lr": 1.0, **arguments} if "lr" in inspect.signature(cls).parameters else arguments
+    try:
+        cls([torch.zeros(1, requires_grad=True)], **given)
+    except Exception as error:
+        raise ValueError(f"optimizer_params do not suit {cls.__name__}: {error}") from error

@@ -89,7 +89,7 @@ def save(estimator, path):
         warnings.warn(
             "The file cannot hold all that the estimator has. The loaded one will have its "
             f"defaults there: {', '.join(lost)}. Set them again after loading.",
-            stacklevel=3,
+            stacklevel=4,
         )
     replace_file(path, data)
 
@@ -124,7 +124,7 @@ def load(cls, path):
     if estimator.device != device:
         warnings.warn(
             f"device={device!r} is not available here. The estimator of {path} has device='cpu'.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return estimator
 

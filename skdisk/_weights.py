@@ -3,12 +3,17 @@
 NumPy and scikit-learn; no training.
 """
 
+import sys
+from numbers import Real
+
 import numpy as np
 import torch
-from sklearn.utils.class_weight import compute_class_weight
 
+from ._arrays import as_array, find_fault
 from ._compat import check_sample_weight as check_values
+from ._labels import locate_labels
 from ._noise import hash_rows, mix
+from ._numbers import write_number
 
 
 def check_sample_weight(sample_weight, X):
@@ -33,11 +38,19 @@ def check_sample_weight(sample_weight, X):
     """
     if sample_weight is None:
         return None
-    if isinstance(sample_weight, torch.Tensor):
-        sample_weight = sample_weight.detach().cpu().numpy()
+    sample_weight = as_array(sample_weight, "sample_weight")
+    fault = find_fault(sample_weight)
+    if fault is not None:
+        raise ValueError(f"sample_weight must be numbers of at least 0. Got: {fault}.") from fault
     # Only the number of rows is looked at.
     rows = np.empty((X.shape[0], 0))
-    sample_weight = check_values(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+    if sample_weight.ndim == 0:
+        sample_weight = sample_weight.item()
+    # Values beyond float64 become infinite here, and are refused as such.
+    with np.errstate(over="ignore"):
+        sample_weight = check_values(
+            sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+        )
     return _drop_equal(sample_weight)
 
 
@@ -61,10 +74,11 @@ def check_class_weight(class_weight):
     if not isinstance(class_weight, dict):
         return
     for label, weight in class_weight.items():
-        if not (isinstance(weight, (int, float, np.number)) and 0 <= weight < np.inf):
+        is_real = isinstance(weight, Real) and not isinstance(weight, np.timedelta64)
+        if not (is_real and 0 <= weight <= sys.float_info.max):
             raise ValueError(
                 "The weights in class_weight must be finite numbers of at least 0. Got "
-                f"{weight!r} for the class {label!r}."
+                f"{write_number(weight)} for the class {label!r}."
             )
 
 
@@ -91,22 +105,46 @@ def compute_class_weights(class_weight, classes, y, sample_weight):
     Raises
     ------
     ValueError
-        If labels are not among the classes.
+        If keys are not among the labels, or weights of rows are too far apart to be balanced.
     """
     if class_weight is None:
         return None
     if class_weight == "balanced":
-        counted = slice(None) if sample_weight is None else sample_weight > 0
-        present = np.unique(y[counted])
-        weights = np.zeros(len(classes))
-        weights[present] = compute_class_weight(
-            "balanced",
-            classes=present,
-            y=y[counted],
-            sample_weight=None if sample_weight is None else sample_weight[counted],
+        return _balance(classes, y, sample_weight)
+    weights = np.ones(len(classes))
+    known = locate_labels(classes)
+    unknown = [label for label in class_weight if label not in known]
+    # A part of the rows, as in cross-validation, may lack a class whose weight is given.
+    if unknown and len(class_weight) - len(unknown) < len(classes):
+        raise ValueError(
+            f"class_weight has the keys {unknown}, which are not among the labels "
+            f"{classes.tolist()}. Use the labels themselves as keys, of the type that y has."
         )
-        return weights
-    return compute_class_weight(class_weight, classes=classes, y=classes)
+    for label, weight in class_weight.items():
+        if label in known:
+            weights[known[label]] = weight
+    return weights
+
+
+def _balance(classes, y, sample_weight):
+    weights = np.ones(len(y)) if sample_weight is None else sample_weight
+    present = np.bincount(y, weights=weights > 0, minlength=len(classes)) > 0
+    counts = np.bincount(y, weights=_bring_near_one(weights), minlength=len(classes))
+    class_weights = np.zeros(len(classes))
+    with np.errstate(divide="ignore", over="ignore"):
+        class_weights[present] = counts.sum() / (present.sum() * counts[present])
+    if not np.isfinite(class_weights).all():
+        raise ValueError(
+            f"class_weight='balanced' would multiply the class {classes[class_weights.argmax()]} "
+            "by more than 1e308, so small are its sample_weight beside those of the others. Give "
+            "weights that are closer together."
+        )
+    return class_weights
+
+
+def _bring_near_one(weights):
+    """Multiply by the power of two, which changes no digit, that makes the largest 0.5 to 1."""
+    return np.ldexp(weights, -np.frexp(weights.max())[1])
 
 
 def multiply_weights(sample_weight, class_weights, y):
@@ -124,11 +162,19 @@ def multiply_weights(sample_weight, class_weights, y):
     Returns
     -------
     weights : ndarray of shape (n_samples,), dtype=float64, or None
-        The products; None where there are no weights.
+        The products, of two factors in a unit of their own, so that they are finite: 0 is a
+        product that is 0, or 1e308 times smaller than the largest. None where there are no
+        weights.
     """
     if class_weights is None:
         return sample_weight
-    return class_weights[y] * (1 if sample_weight is None else sample_weight)
+    if sample_weight is None:
+        return class_weights[y]
+    fractions, exponents = np.frexp((sample_weight, class_weights[y]))
+    fractions, exponents = fractions.prod(axis=0), exponents.sum(axis=0)
+    # All exponents of float64, two of them in sum, are above -4096.
+    largest = exponents.max(where=fractions > 0, initial=-4096)
+    return np.ldexp(fractions, exponents - largest)
 
 
 def leave_out_weightless(X, y, sample_weight, class_weights):
@@ -173,7 +219,7 @@ def scale_to_mean_one(weights):
     Parameters
     ----------
     weights : ndarray of shape (n_samples,), dtype=float64, or None
-        The weights, above zero.
+        The weights, above zero; their sum may be too large for a float.
 
     Returns
     -------
@@ -181,30 +227,32 @@ def scale_to_mean_one(weights):
         Their mean is 1; None where they are all equal.
     """
     weights = None if weights is None else _drop_equal(weights)
-    return None if weights is None else torch.tensor(weights / weights.mean())
+    if weights is None:
+        return None
+    weights = _bring_near_one(weights)
+    return torch.tensor(weights / weights.mean())
 
 
-def hold_out(X, y, sample_weight, fraction, seed, classes):
+def hold_out(X, y, sample_weight, fraction, seed):
     """Divide rows into those to train on and those to validate on, class by class.
 
     Which rows are held out is a function of their values and the seed, not of their order. Weights
     that are whole numbers are repetitions: of a row of weight 3, one repetition may be held out
-    and two be trained on, just as of three equal rows. Rows of other weights are kept whole.
+    and two be trained on, just as of three equal rows. Rows of other weights are kept whole. A
+    class of which there is a single row is trained on and not validated.
 
     Parameters
     ----------
     X : ndarray, tensor or CSR matrix of shape (n_samples, n_features), dtype=float32
         The rows.
     y : ndarray of shape (n_samples,), dtype=int64
-        Positions in `classes`.
+        The rows' classes.
     sample_weight : ndarray of shape (n_samples,) or None
         Weights of rows.
     fraction : float
         How much of each class to hold out; at least one row, at most all but one.
     seed : int
         Of the draw.
-    classes : ndarray of shape (n_classes,)
-        The labels, for the error message.
 
     Returns
     -------
@@ -214,33 +262,30 @@ def hold_out(X, y, sample_weight, fraction, seed, classes):
     Raises
     ------
     ValueError
-        If a class has too few rows to be in both.
+        If no class has two rows, so that there is nothing to hold out.
     """
     weights = np.ones(len(y)) if sample_weight is None else sample_weight
-    are_repetitions = (weights == np.floor(weights)).all()
-    units = weights if are_repetitions else (weights > 0).astype(float)
+    # Counts are exact up to this sum.
+    are_counts = (weights == np.floor(weights)).all() and weights.max() <= 2**53 / len(y)
+    units = weights if are_counts else (weights > 0).astype(float)
     draw = mix(hash_rows(X) + seed).cpu().numpy()
     held = np.zeros(len(y))
-    too_few = {}
     for c in np.unique(y[units > 0]):
         rows = np.flatnonzero(y == c)
         rows = rows[np.argsort(draw[rows], kind="stable")]
         counts = np.cumsum(units[rows])
         n_rows = counts[-1]
         if n_rows < 2:
-            too_few[classes[c : c + 1].tolist()[0]] = int(n_rows)
             continue
         n_held = np.clip(round(fraction * n_rows), 1, n_rows - 1)
         # Every n_rows / n_held-th one, in an order that is random.
         marks = np.floor(counts * n_held / n_rows + 0.5)
         held[rows] = np.diff(marks, prepend=0.0)
-    if too_few:
-        label, n = next(iter(too_few.items()))
+    if not held.any():
         raise ValueError(
-            "early_stopping=True holds rows of every class out of the training, so that each "
-            f"class needs at least 2. The class {label!r} has {n} sample"
-            + (f", and so have {len(too_few) - 1} others" if len(too_few) > 1 else "")
-            + ". Pass validation data as X_val and y_val, or use early_stopping=False."
+            "early_stopping=True holds rows of each class out of the training, but of every class "
+            "there is only 1 sample. Pass validation data as X_val and y_val, or use "
+            "early_stopping=False."
         )
     held = np.divide(held * weights, units, out=held, where=units > 0)
     kept = weights - held

@@ -12,6 +12,17 @@ import pytest
 from skdisk import MLPDiskClassifier, make_disk
 
 
+def pytest_addoption(parser):
+    """Add the option of the long forms, which `make checks` runs."""
+    parser.addoption("--long", action="store_true", help="run the long forms of tests as well")
+
+
+@pytest.fixture(scope="session")
+def is_long(request):
+    """Tell whether a test is to try everything, not a sample."""
+    return request.config.getoption("--long")
+
+
 @pytest.fixture(scope="session")
 def disk():
     """Make a small data set: X of shape (200, 2), y of 0 and 1."""

@@ -1,12 +1,19 @@
 """Bad input: the message names the value and what was expected, and nothing is changed."""
 
+import datetime
+import warnings
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from scipy import sparse
 
-from skdisk import MLPDiskClassifier
+from skdisk import MLPDiskClassifier, MLPDiskEnsemble
 
 RNG = np.random.RandomState(0)
 X = RNG.randn(20, 3)
@@ -14,10 +21,19 @@ Y = np.arange(20) % 2
 STRINGS = pd.DataFrame({"size": X[:, 0], "color": ["red", "green"] * 10, "c": X[:, 2]})
 
 
+DATES = pd.date_range("2020", periods=20)
+
+
 def put(value):
     bad = X.copy()
     bad[3, 1] = value
     return bad
+
+
+def damage(index):
+    matrix = sparse.csr_array(X)
+    matrix.indices[5] = index
+    return matrix
 
 
 BAD_X = {
@@ -34,7 +50,67 @@ BAD_X = {
     "CSR too large for float32": (sparse.csr_array(put(1e200)), ValueError, "too large for dtype"),
     "strings": (STRINGS.to_numpy(), ValueError, "'red'.*takes numbers.*ColumnTransformer"),
     "complex": (X + 1j, ValueError, "Complex data not supported"),
-    "None": (None, ValueError, "Expected 2D array, got scalar"),
+    "None": (None, ValueError, "Expected 2D array of numbers, .* and dtype object"),
+    "dict": ({"a": [1] * 20}, ValueError, "Expected 2D array of numbers, .* and dtype object"),
+    "structured": (np.zeros(20, "i4,f4"), ValueError, "Expected 2D array of numbers"),
+    "masked": (np.ma.array(X, mask=X > 1), ValueError, "X has masked values. Fill them in"),
+    "ragged": ([[1.0], [1.0, 2.0]] * 10, ValueError, "X cannot be turned into a NumPy array"),
+    "list of tensors that ask for gradients": (
+        [torch.ones(3, requires_grad=True)] * 20,
+        ValueError,
+        "X cannot be turned into a NumPy array. .* requires grad",
+    ),
+    "meta tensor": (torch.ones(20, 3, device="meta"), ValueError, "X cannot be .* no data"),
+    "sparse tensor": (torch.ones(20, 3).to_sparse(), ValueError, "X cannot be .*to_dense"),
+    "complex tensor": (torch.ones(20, 3).cfloat().conj(), ValueError, "Complex data not supp"),
+    "CSR with an index outside": (damage(99), ValueError, "X is a damaged CSR matrix"),
+    "CSR with a negative index": (damage(-1), ValueError, "X is a damaged CSR matrix"),
+}
+# Columns that hold no numbers, as pandas, polars and Arrow have them.
+WORDS = ["red", "green"] * 10
+BAD_COLUMNS = {
+    "dates": DATES,
+    "dates with a time zone": DATES.tz_localize("UTC"),
+    "durations": DATES - DATES[0],
+    "periods": DATES.to_period("D"),
+    "intervals": pd.interval_range(0, 20),
+    "categories of strings": pd.Categorical(WORDS),
+    "categories of dates": pd.Categorical(DATES),
+    "objects: dates": DATES.date,
+    "objects: timestamps": DATES.astype(object),
+    "objects: NumPy's dates": pd.Series([np.datetime64("2020")] * 20, dtype=object),
+    "objects: huge ints": pd.Series([10**400] * 20, dtype=object),
+    "objects: lists": [[1, 2]] * 20,
+    "objects: dicts": [{}] * 20,
+    "objects: complex": pd.Series([1j] * 20, dtype=object),
+    "objects: NA": pd.Series([1, pd.NA] * 10, dtype=object),
+    "strings": pd.Series(WORDS, dtype="str"),
+    "nullable strings": pd.Series(WORDS, dtype="string"),
+    "bytes": [b"red"] * 20,
+    "complex": X[:, 0] + 1j,
+    "sparse dates": pd.arrays.SparseArray(DATES.to_numpy()),
+    "Arrow dates": pd.Series(DATES.date, dtype="date32[day][pyarrow]"),
+    "Arrow timestamps": pd.Series(DATES, dtype="timestamp[us][pyarrow]"),
+    "Arrow durations": pd.Series(DATES - DATES[0], dtype="duration[us][pyarrow]"),
+    "Arrow times": pd.Series([datetime.time(1)] * 20, dtype="time64[us][pyarrow]"),
+    "Arrow strings": pd.Series(WORDS, dtype=pd.ArrowDtype(pa.string())),
+    "Arrow dictionary": pd.Series(
+        pd.arrays.ArrowExtensionArray(pa.array(WORDS).dictionary_encode())
+    ),
+    "Arrow binary": pd.Series([b"red"] * 20, dtype=pd.ArrowDtype(pa.binary())),
+    "Arrow lists": pd.Series([[1]] * 20, dtype=pd.ArrowDtype(pa.list_(pa.int64()))),
+}
+BAD_FRAMES = {
+    "polars dates": pl.DataFrame({"v": X[:, 0], "bad": DATES.date.tolist()}),
+    "polars datetimes alone": pl.DataFrame({"bad": DATES.to_pydatetime().tolist()}),
+    "polars durations": pl.DataFrame({"bad": [datetime.timedelta(1)] * 20}),
+    "polars strings": pl.DataFrame({"v": X[:, 0], "bad": WORDS}),
+    "polars structs": pl.DataFrame({"v": X[:, 0], "bad": [{"a": 1}] * 20}),
+    "polars ints of 128 bits": pl.DataFrame({"bad": pl.Series([1] * 20, dtype=pl.Int128)}),
+    "Arrow table": pa.table({"v": X[:, 0], "bad": DATES.date.tolist()}),
+    "columns of one name": pd.concat(
+        [pd.DataFrame({"bad": X[:, 0]}), pd.DataFrame({"bad": DATES})], axis=1
+    ),
 }
 BAD_Y = {
     "continuous": (X[:, 0], ValueError, "Unknown label type|not among the classes"),
@@ -49,8 +125,54 @@ BAD_Y = {
     "mixed types": (
         np.array(["a", 1] * 10, object),
         ValueError,
-        "types.*: int, str|not among the classes",
+        "y has labels of the type int and str. Labels are strings, ints",
     ),
+    "list of mixed types": (["a", 1] * 10, ValueError, "y has labels of the type int and str"),
+    "bytes": (np.array([b"a", b"b"] * 10), ValueError, "type bytes_?. .*decode.. for bytes"),
+    "list of bytes": ([b"a", b"b"] * 10, ValueError, "type bytes. .*label.decode.. for bytes"),
+    "complex": (Y + 1j, ValueError, "y has labels of the type complex"),
+    "structured": (np.zeros(20, "i4,f4"), ValueError, "y has labels of the type void"),
+    "huge ints": ([10**400, 1] * 10, ValueError, "labels of the type int. .*at most 64 bits"),
+    "ints that a float would round": (
+        np.array([2**63 + 5, -2] * 10, object),
+        ValueError,
+        "labels of the type int. .*at most 64 bits",
+    ),
+    "decimals": (np.array([Decimal(1), Decimal(2)] * 10), ValueError, "of the type Decimal"),
+    "dates as objects": (DATES.date, ValueError, "y has labels of the type date"),
+    "dates with a time zone": (DATES.tz_localize("UTC"), ValueError, "of the type Timestamp"),
+    "periods": (pd.Series(DATES.to_period("D")), ValueError, "of the type Period"),
+    "intervals": (pd.cut(X[:, 0], 2), ValueError, "of the type Interval"),
+    "tuples": (pd.Series([(1, 2), (3, 4)] * 10), ValueError, "of the type tuple"),
+    "lists": (pd.Series([[1], [2]] * 10), ValueError, "of the type list"),
+    "Arrow decimals": (
+        pd.Series([Decimal(1)] * 20, dtype=pd.ArrowDtype(pa.decimal128(5))),
+        ValueError,
+        "of the type Decimal",
+    ),
+    "Arrow binary": (pd.Series([b"a"] * 20, dtype="binary[pyarrow]"), ValueError, "type bytes"),
+    "polars ints of 128 bits": (pl.Series([1] * 20, dtype=pl.Int128), ValueError, "y cannot be"),
+    "polars null": (pl.Series(["a", None] * 10), ValueError, "Input y contains NaN"),
+    "missing category": (pd.Categorical(["a", None] * 10), ValueError, "Input y contains NaN"),
+    "not a time": (np.array(["NaT", "2020"] * 10, "M8[D]"), ValueError, "Input y contains NaN"),
+    "masked": (np.ma.array(Y, mask=Y), ValueError, "y has masked values"),
+    "frame without columns": (pd.DataFrame(index=range(20)), ValueError, r"shape \(20, 0\)"),
+    "empty frame": (pd.DataFrame(), ValueError, r"y should be a 1d array, got .* \(0, 0\)"),
+    "scalar": (3, ValueError, "y should be a 1d array"),
+    "set": ({0, 1}, ValueError, "y should be a 1d array"),
+    "sparse": (sparse.csr_array(Y[:, None]), TypeError, "Sparse data was passed for y"),
+    "meta tensor": (torch.ones(20, device="meta"), ValueError, "y cannot be .* no data"),
+    "sparse tensor": (torch.ones(20).to_sparse(), ValueError, "y cannot be .*to_dense"),
+    "ragged": ([[1], [1, 2]] * 10, ValueError, "y cannot be turned into a NumPy array"),
+}
+BAD_CLASSES = {
+    "number": (3, "classes must be a list of all labels"),
+    "set": ({0, 1}, "classes must be a list of all labels"),
+    "empty": ([], "classes must be a list of all labels"),
+    "None among them": ([0, None], "Input classes contains NaN"),
+    "bytes": ([b"a", b"b"], "classes has labels of the type bytes"),
+    "mixed types": ([0, "1"], "classes has labels of the type int and str"),
+    "of another type": (["0", "1"], "not among the classes|not those of the earlier fit"),
 }
 BAD_PARAMS = [
     ({"lr": 0}, r"The 'lr' parameter of MLPDiskClassifier must be .*\(0.0, inf\).* Got 0"),
@@ -83,6 +205,28 @@ BAD_PARAMS = [
     ({"device": torch.device("meta")}, "'meta' is not available. On this machine there are"),
     ({"device": 0}, "The 'device' parameter .* Got 0"),
 ]
+
+
+HUGE = {"10**400": 10**400, "10**5000": 10**5000, "1e39": 1e39, "fraction": Fraction(10**400)}
+# Numbers that are no such number, whatever the parameter.
+NOT_REAL = {
+    "decimal": Decimal("0.5"),
+    "complex": 0.5j,
+    "NumPy complex": np.complex64(0.5),
+    "timedelta": np.timedelta64(1),
+    "array": np.array(0.5),
+    "tensor": torch.tensor(0.5),
+    "text": "0.5",
+    "NaN": np.nan,
+    "inf": np.inf,
+    "-inf": -np.inf,
+}
+REALS = ["lr", "momentum", "weight_decay", "clip_grad_norm", "tol", "validation_fraction"]
+INTS = ["max_epochs", "batch_size", "n_iter_no_change", "hidden_layer_sizes"]
+NUMBERS = [*REALS, *INTS, "dropout"]
+# One half, and one, in all types; what they are computed with is Python's own.
+HALVES = [np.float16(0.5), np.float32(0.5), np.longdouble(0.5), Fraction(1, 2)]
+ONES = [np.int8(1), np.uint8(1), np.int64(1), True]
 
 
 def make_clf(**params):
@@ -126,9 +270,156 @@ def test_a_bad_parameter_is_refused(check_refusal, params, match):
     check_refusal(X, Y, (ValueError, TypeError), match, params)
 
 
+@pytest.mark.parametrize("column", BAD_COLUMNS.values(), ids=BAD_COLUMNS)
+def test_a_column_that_is_not_numbers_is_named(check_refusal, column):
+    match = r"not numbers: \['bad'\]. In the column 'bad': .*OneHotEncoder.* number of days"
+    for frame in (pd.DataFrame({"v": X[:, 0], "bad": column}), pd.DataFrame({"bad": column})):
+        check_refusal(frame, Y, (ValueError, TypeError), match)
+        clf = make_clf().fit(np.ones_like(frame, dtype=float), Y)
+        with pytest.raises((ValueError, TypeError), match=match):
+            clf.predict(frame)
+
+
+@pytest.mark.parametrize("frame", BAD_FRAMES.values(), ids=BAD_FRAMES)
+def test_a_column_of_any_kind_of_frame_is_named(check_refusal, frame):
+    check_refusal(frame, Y, (ValueError, TypeError), r"not numbers: \['bad'\]|column 'bad' of X")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        DATES.to_numpy()[:, np.newaxis],
+        (DATES - DATES[0]).to_numpy()[:, np.newaxis],
+        DATES.date[:, np.newaxis],
+        np.full((20, 1), 10**400),
+        np.full((20, 1), -(10**400)),
+        np.array([["red"]] * 20),
+    ],
+    ids=["dates", "durations", "objects", "huge ints", "huge negative ints", "strings"],
+)
+def test_a_column_of_an_array_is_named_by_its_number(check_refusal, array):
+    bad = np.concatenate([np.zeros_like(array, dtype=object), array], axis=1)
+    match = r"not numbers: \[{}\]. In the column {}: "
+    check_refusal(array, Y, (ValueError, TypeError), match.format(0, 0))
+    check_refusal(bad, Y, (ValueError, TypeError), match.format(1, 1))
+
+
+@pytest.mark.parametrize(("classes", "match"), BAD_CLASSES.values(), ids=BAD_CLASSES)
+def test_bad_classes_are_refused(classes, match):
+    for clf in (make_clf(), make_clf().fit(X, Y)):
+        before = vars(clf).copy()
+        with pytest.raises(ValueError, match=match):
+            clf.partial_fit(X, Y, classes=classes)
+        assert vars(clf) == before
+
+
+def test_a_frame_without_columns_is_refused(check_refusal):
+    match = r"X has no columns: it is a DataFrame of shape \(20, 0\)"
+    check_refusal(pd.DataFrame(index=range(20)), Y, ValueError, match)
+
+
+@pytest.mark.parametrize("value", HUGE.values(), ids=HUGE)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_beyond_float32_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"'?{name}'? .*(about 10\\*\\*|of memory|Got )"):
+        make_clf(**{name: value}).fit(X, Y)
+
+
+@pytest.mark.parametrize("value", NOT_REAL.values(), ids=NOT_REAL)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_no_number_is_refused_by_name(name, value):
+    with pytest.raises((ValueError, TypeError), match=name):
+        make_clf(**{name: value}).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"class_weight": {0: 10**400}}, r"in class_weight .* Got about 10\*\*400 for the class"),
+        ({"class_weight": {0: np.complex64(1)}}, r"in class_weight .* Got np.complex64"),
+        ({"class_weight": {0: np.inf}}, r"in class_weight .* Got inf"),
+        ({"class_weight": {0: Decimal(1)}}, r"in class_weight .* Got Decimal"),
+        ({"class_weight": {0: np.timedelta64(1)}}, r"in class_weight .* Got np.timedelta64"),
+        ({"class_weight": {0: "1"}}, "weights in class_weight must be .* Got '1'"),
+        ({"optimizer_params": {"eps": 10**400}}, r"optimizer_params\['eps'\] .*10\*\*400"),
+        ({"optimizer_params": {"eps": np.nan}}, r"optimizer_params\['eps'\] .*finite real"),
+        ({"optimizer_params": {"betas": (0.9, 1j)}}, r"optimizer_params\['betas'\]\[1\]"),
+        ({"optimizer_params": {"betas": (0.9, 1.5)}}, "optimizer_params do not suit Adam"),
+        ({"optimizer_params": {"eps": "1"}}, "optimizer_params do not suit Adam"),
+        ({"hidden_layer_sizes": 10**12}, r"hidden_layer_sizes asks for about 10\*\*\d+ bytes"),
+        ({"hidden_layer_sizes": (10**7, 10**7)}, "hidden_layer_sizes asks for about"),
+        ({"hidden_layer_sizes": (3, 10**400)}, r"hidden_layer_sizes asks for about 10\*\*40"),
+    ],
+    ids=str,
+)
+def test_numbers_inside_of_parameters_are_checked_too(check_refusal, params, match):
+    params = {"optimizer": "adam", "momentum": 0.0} | params
+    check_refusal(X, Y, (ValueError, TypeError), match, params)
+
+
+@pytest.mark.parametrize(
+    ("names", "value", "same"),
+    [(REALS[:-1], half, 0.5) for half in HALVES]
+    + [(["dropout"], half, 0.5) for half in HALVES]
+    + [(INTS, one, 1) for one in ONES],
+    ids=repr,
+)
+def test_a_number_of_any_type_is_the_same_number(names, value, same):
+    for name in names:
+        params = {"optimizer": "sgd", "lr": 0.1, "max_epochs": 2, "early_stopping": True}
+        fits = []
+        for number in (value, same):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "max_epochs=")
+                clf = make_clf(**params | {name: number}).fit(X, Y)
+            fits.append(([p.tolist() for p in clf.module_.parameters()], clf.loss_curve_))
+        assert fits[0] == fits[1], name
+
+
+def test_the_patience_counts_with_all_digits_of_the_loss():
+    # In the precision of a float16 all losses would be equal.
+    params = {"tol": np.float16(0), "n_iter_no_change": 5, "lr": 1e-4, "momentum": 0.0}
+    clf = make_clf(early_stopping=True, max_epochs=20, **params)
+    with pytest.warns(UserWarning, match="still falling"):
+        clf.fit(X, Y)
+    assert clf.n_iter_ == 20
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_parameters_are_checked_before_all_else(method):
+    for params in ({"activation": object()}, {"lr": 10**400}, {"callbacks": 7}):
+        clf = make_clf(**params)
+        bad = {"fit": {"X_val": X}, "partial_fit": {}}[method]
+        [name] = params
+        with pytest.raises((ValueError, TypeError), match=name):
+            getattr(clf, method)(STRINGS, None, **bad)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"n_members": 10**400}, "'n_members' parameter of MLPDiskEnsemble"),
+        ({"n_members": 10**12}, "n_members asks for about"),
+        ({"n_members": 2.0}, "'n_members' parameter of MLPDiskEnsemble"),
+        ({"random_state": 10**400}, "'random_state' parameter of MLPDiskEnsemble"),
+        ({"n_jobs": 10**400}, "'n_jobs' parameter of MLPDiskEnsemble"),
+        ({"estimator": MLPDiskClassifier(lr=10**400)}, "'lr' parameter of MLPDiskClassifier"),
+    ],
+    ids=str,
+)
+def test_numbers_of_an_ensemble_are_checked(params, match):
+    random_state = np.random.RandomState(0)
+    ensemble = MLPDiskEnsemble(**{"random_state": random_state} | params)
+    before = str(random_state.get_state())
+    with pytest.raises((ValueError, TypeError), match=match):
+        ensemble.fit(X, Y)
+    assert str(random_state.get_state()) == before
+    assert not hasattr(ensemble, "estimators_")
+
+
 def test_the_names_of_text_columns_are_told():
     with pytest.raises(
-        ValueError, match=r"'red'.*text or other objects: \['color'\].*ColumnTransformer"
+        ValueError, match=r"not numbers: \['color'\]. In the column 'color': .*'red'.*ColumnTr"
     ):
         make_clf().fit(STRINGS, Y)
 
@@ -157,6 +448,20 @@ def test_other_classes_on_a_later_call_are_an_error():
     clf = make_clf().partial_fit(X, Y, classes=[0, 1])
     with pytest.raises(ValueError, match=r"classes=\[0, 1, 2\] are not those of the earlier fit"):
         clf.partial_fit(X, Y, classes=[0, 1, 2])
+
+
+@pytest.mark.parametrize("y", [np.zeros(20, int), np.arange(20) % 2 * 2])
+def test_a_warm_start_with_fewer_classes_is_refused(y):
+    labels = np.arange(20) % 3
+    clf = make_clf(warm_start=True).fit(X, labels)
+    before = vars(clf).copy()
+    with pytest.raises(
+        ValueError, match=r"classes .* \[0, 1, 2\], of which y has no \[1.*partial"
+    ):
+        clf.fit(X, y)
+    assert vars(clf) == before
+    clf.partial_fit(X, y)
+    assert clf.set_params(warm_start=False).fit(X, y).classes_.tolist() == np.unique(y).tolist()
 
 
 def test_parameters_are_keyword_only_but_for_the_first():

@@ -1,19 +1,31 @@
 """Data as users have it: every container and dtype of X and y, and what comes back."""
 
+import enum
+import tracemalloc
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
+from scipy import sparse
+from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.exceptions import DataConversionWarning
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
-from skdisk._data import check_tensor
+from skdisk import make_disk
+from skdisk._data import check_tensor, warn_of_other_scale, warn_of_scales
 
 RNG = np.random.RandomState(0)
 X = RNG.randint(-3, 4, size=(60, 3)).astype(np.float64)
 Y = (X.sum(axis=1) > 0).astype(np.int64)
+ROWS = RNG.randn(200, 2)
+ROWS_LABELS = (ROWS[:, 0] > 0).astype(int)
 
 
 def as_read_only(X):
@@ -49,8 +61,30 @@ CONTAINERS = {
     "Arrow-backed": lambda X: pd.DataFrame(X, columns=NAMES).astype("float[pyarrow]"),
     "Arrow-backed ints": lambda X: pd.DataFrame(X, columns=NAMES).astype("int64[pyarrow]"),
     "polars": lambda X: pl.DataFrame(X, schema=NAMES),
+    "nullable Int8 and Float32": lambda X: pd.DataFrame(X, columns=NAMES).astype(
+        {"a": "Int8", "b": "Float32"}
+    ),
+    "categories of ints": lambda X: pd.DataFrame(X.astype(int), columns=NAMES).astype("category"),
+    "objects of decimals": lambda X: pd.DataFrame(
+        [[Decimal(int(x)) for x in row] for row in X], columns=NAMES
+    ),
+    "sparse columns": lambda X: pd.DataFrame.sparse.from_spmatrix(
+        sparse.csr_array(X), columns=NAMES
+    ),
+    "Arrow decimals": lambda X: pd.DataFrame(X, columns=NAMES).astype(
+        pd.ArrowDtype(pa.decimal128(5, 2))
+    ),
+    "Arrow table": lambda X: pa.table(dict(zip(NAMES, X.T, strict=True))),
+    "polars of several dtypes": lambda X: pl.DataFrame(X, schema=NAMES).cast({"a": pl.Int8}),
+    "longdouble": lambda X: X.astype(np.longdouble),
+    "big-endian": lambda X: X.astype(">f4"),
+    "masked without a mask": np.ma.array,
     "tensor": torch.tensor,
     "tensor with gradient": lambda X: torch.tensor(X, requires_grad=True),
+    "tensor of ints": lambda X: torch.tensor(X).to(torch.int8),
+    "tensor of bfloat16": lambda X: torch.tensor(X).bfloat16(),
+    "tensor of float8": lambda X: torch.tensor(X).to(torch.float8_e5m2),
+    "tensor with a negative bit": lambda X: torch._neg_view(torch.tensor(-X)),
 }
 
 
@@ -65,6 +99,37 @@ def test_a_memory_map_gives_the_same_fit(make_clf, tmp_path):
     expected = make_clf().fit(X, Y).predict_proba(X)
     X_map = as_memmap(X, tmp_path)
     np.testing.assert_array_equal(make_clf().fit(X_map, Y).predict_proba(X_map), expected)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", ">f4"])
+@pytest.mark.parametrize("fortran_order", [False, True])
+def test_a_large_memory_map_is_predicted_without_a_copy(make_clf, tmp_path, dtype, fortran_order):
+    wide = np.tile(X, 15)
+    clf = make_clf().fit(wide, Y)
+    X_map = np.lib.format.open_memmap(
+        tmp_path / "X.npy", "w+", dtype, (60_000, 45), fortran_order=fortran_order
+    )
+    X_map[:] = np.resize(wide, X_map.shape)
+    X_map.flush()
+    X_map = np.load(tmp_path / "X.npy", mmap_mode="r")
+    tracemalloc.start()
+    predicted = clf.predict(X_map)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(predicted, np.resize(clf.predict(wide), 60_000))
+    size_in_float32 = 60_000 * 45 * 4
+    assert peak < size_in_float32 / 2
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e39])
+def test_a_large_array_is_checked_before_anything_is_predicted(make_clf, value):
+    large = np.resize(X, (20_000, 3))
+    large[-1, -1] = value
+    clf = make_clf().fit(X, Y)
+    with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity or a value too large)"):
+        clf.predict(large)
+    with pytest.raises(ValueError, match="X has 2 features, but MLPDiskClassifier is expecting 3"):
+        clf.predict(large[:, :2])
 
 
 def test_bools_are_numbers(make_clf):
@@ -91,6 +156,20 @@ def test_the_input_is_not_changed(make_clf):
         before = np.array(data, copy=True)
         make_clf().fit(data, Y).predict(data)
         np.testing.assert_array_equal(data, before)
+
+
+class Size(enum.IntEnum):
+    SMALL = 1
+    LARGE = 2
+
+
+def as_list(labels):
+    """List labels as Python has them, of whatever holds them."""
+    if isinstance(labels, (torch.Tensor, pa.Array)):
+        return labels.tolist()
+    if isinstance(labels, pd.Categorical):
+        return labels.astype(object).tolist()
+    return [label.item() if hasattr(label, "item") else label for label in labels]
 
 
 # Labels as they come in, for the values 0 and 1 of Y; and the dtype that predict returns.
@@ -122,17 +201,115 @@ LABELS = {
     ),
     "polars Series": (pl.Series, np.dtype("int64")),
     "tensor": (torch.tensor, np.dtype("int64")),
+    "float16": (lambda y: y.astype(np.float16), np.dtype("float16")),
+    "big-endian float16": (lambda y: y.astype(">f2"), np.dtype("float16")),
+    "longdouble": (lambda y: y.astype(np.longdouble), np.dtype("float64")),
+    "uint64 beyond int64": (lambda y: y.astype(np.uint64) + 2**63, np.dtype("uint64")),
+    "ints in an object array": (lambda y: y.astype(object), np.dtype("int64")),
+    "bools in an object array": (lambda y: y.astype(bool).astype(object), np.dtype("bool")),
+    "NumPy's bools in an object array": (
+        lambda y: np.array([np.bool_(label) for label in y] + [None])[:-1],
+        np.dtype("bool"),
+    ),
+    "whole floats in an object array": (lambda y: (y / 1).astype(object), np.dtype("float64")),
+    "ints and bools in an object array": (
+        lambda y: np.array([True, 2], object)[y],
+        np.dtype("int64"),
+    ),
+    "an object column of a frame": (
+        lambda y: pd.DataFrame({"a": "text", "y": y}).to_numpy()[:, -1],
+        np.dtype("int64"),
+    ),
+    "IntEnum": (lambda y: np.array(list(Size), object)[y], np.dtype("int64")),
+    "strings of variable width": (
+        lambda y: np.array(["no", "yes"], dtype=np.dtypes.StringDType())[y],
+        np.dtype("O"),
+    ),
+    "dates": (lambda y: y.astype("M8[D]"), np.dtype("M8[D]")),
+    "durations": (lambda y: y.astype("m8[s]"), np.dtype("m8[s]")),
+    "list of bools": (lambda y: (y == 1).tolist(), np.dtype("bool")),
+    "list of ints and floats": (lambda y: [[0, 1.0][label] for label in y], np.dtype("float64")),
+    "list of tensors": (lambda y: list(torch.tensor(y)), np.dtype("int64")),
+    "nullable UInt8": (lambda y: pd.Series(y, dtype="UInt8"), np.dtype("uint8")),
+    "nullable Float32": (lambda y: pd.Series(y, dtype="Float32"), np.dtype("float32")),
+    "nullable string": (lambda y: pd.Series(y.astype(str), dtype="string"), np.dtype("O")),
+    "Categorical of bools": (lambda y: pd.Categorical(y == 1), np.dtype("bool")),
+    "Categorical of int8": (lambda y: pd.Categorical(y.astype(np.int8)), np.dtype("int8")),
+    "Categorical of nullable bools": (
+        lambda y: pd.Series(y, dtype="boolean").astype("category"),
+        np.dtype("bool"),
+    ),
+    "Categorical with a category that no row has": (
+        lambda y: pd.Categorical(y, categories=[1, 5, 0]),
+        np.dtype("int64"),
+    ),
+    "sparse bools": (lambda y: pd.Series(pd.arrays.SparseArray(y == 1)), np.dtype("bool")),
+    "datetimes": (lambda y: pd.Series(y.astype("M8[us]")), np.dtype("M8[us]")),
+    "Arrow float16": (lambda y: pd.Series(y, dtype="float16[pyarrow]"), np.dtype("float16")),
+    "Arrow float": (lambda y: pd.Series(y, dtype="float[pyarrow]"), np.dtype("float32")),
+    "Arrow large string": (
+        lambda y: pd.Series(y.astype(str), dtype=pd.ArrowDtype(pa.large_string())),
+        np.dtype("O"),
+    ),
+    "Arrow dictionary": (
+        lambda y: pd.Series(
+            pd.arrays.ArrowExtensionArray(pa.array(y.astype(str)).dictionary_encode())
+        ),
+        np.dtype("O"),
+    ),
+    "Arrow array": (pa.array, np.dtype("int64")),
+    "polars bools": (lambda y: pl.Series(y == 1), np.dtype("bool")),
+    "polars categories": (
+        lambda y: pl.Series(y.astype(str)).cast(pl.Categorical),
+        np.dtype("O"),
+    ),
+    "tensor of bools": (lambda y: torch.tensor(y == 1), np.dtype("bool")),
+    "tensor of uint8": (lambda y: torch.tensor(y).to(torch.uint8), np.dtype("uint8")),
+    "tensor of float16": (lambda y: torch.tensor(y).half(), np.dtype("float16")),
+    "tensor of bfloat16": (lambda y: torch.tensor(y).bfloat16(), np.dtype("float32")),
+    "tensor with a negative bit": (
+        lambda y: torch._neg_view(torch.tensor(-y)),
+        np.dtype("int64"),
+    ),
 }
 
 
 @pytest.mark.parametrize(("convert", "dtype"), LABELS.values(), ids=LABELS)
 def test_predict_returns_labels_as_they_came_in(make_clf, convert, dtype):
     labels = convert(Y)
-    clf = make_clf(max_epochs=100).fit(X, labels)
-    assert clf.score(X, np.asarray(labels)) > 0.9
-    assert set(clf.predict(X)) == set(np.asarray(labels).tolist())
+    clf = make_clf(max_epochs=100).fit(X, labels, X_val=X, y_val=labels)
+    assert clf.classes_.tolist() == np.unique(as_list(labels)).tolist()
+    assert clf.predict(X).tolist() == clf.classes_[clf.predict_proba(X).argmax(axis=1)].tolist()
+    right = [p == label for p, label in zip(clf.predict(X), as_list(labels), strict=True)]
+    assert clf.score(X, labels) == np.mean(right) > 0.9
+    assert clf.partial_fit(X, labels, classes=clf.classes_).n_iter_ == 101
     if dtype is not None:
         assert clf.classes_.dtype == clf.predict(X).dtype == dtype
+
+
+NUMBERS = {
+    "bool": lambda y: y.astype(bool),
+    "object bool": lambda y: y.astype(bool).astype(object),
+    "nullable boolean": lambda y: pd.Series(y, dtype="boolean"),
+    "int64": lambda y: y,
+    "uint8": lambda y: y.astype(np.uint8),
+    "float16": lambda y: y.astype(np.float16),
+    "float64": lambda y: y.astype(np.float64),
+}
+
+
+@pytest.mark.parametrize("first", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("other", NUMBERS.values(), ids=NUMBERS)
+def test_numbers_and_bools_that_are_equal_are_the_same_label(make_clf, get_weights, first, other):
+    labels, others = first(Y), other(Y)
+    clf = make_clf().fit(X, labels, X_val=X, y_val=others)
+    expected = make_clf().fit(X, labels, X_val=X, y_val=labels)
+    assert clf.validation_loss_curve_ == expected.validation_loss_curve_
+    assert clf.score(X, others) == clf.score(X, labels)
+    clf.partial_fit(X, others, classes=other(np.arange(2)))
+    expected.partial_fit(X, labels)
+    assert all(map(np.array_equal, get_weights(clf), get_weights(expected)))
+    assert clf.classes_.dtype == expected.classes_.dtype
 
 
 @pytest.mark.parametrize(
@@ -217,9 +394,10 @@ def test_a_tensor_on_an_accelerator_is_checked_where_it_is(make_clf):
         (torch.ones(3), r"Expected a 2D tensor .* \(3,\)"),
         (torch.ones(0, 3), r"at least one row .* \(0, 3\)"),
         (torch.ones(2, 3) + 1j, "Complex data not supported"),
+        (torch.ones(2, 3).to_sparse(), "Expected a dense tensor"),
         (torch.ones(2, 4), "X has 4 features, but MLPDiskClassifier is expecting 3 features"),
     ):
-        with pytest.raises(ValueError, match=match):
+        with pytest.raises((ValueError, TypeError), match=match):
             check_tensor(estimator, bad, reset=False)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         check_tensor(estimator, X_float, Y[:-1], reset=True)
@@ -246,3 +424,119 @@ def test_the_device_auto_is_an_accelerator_or_the_cpu(make_clf):
     clf = make_clf(device="auto").fit(X, Y)
     expected = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     assert next(clf.module_.parameters()).device.type == expected.type
+
+
+# Features as users have them, times what, plus what; and what the warning says.
+SCALES = {
+    "all 1e4 times too large": (1e4, 0, "large or far from 0: .* of the column [01] is .*e"),
+    "all 30 times too large": (30, 0, "large or far from 0: .* more than 20"),
+    "all 1e-3": (1e-3, 0, "are small: .* lengths is 0.00.*, less than 0.1"),
+    "all 0.05": (0.05, 0, "are small"),
+    "one far from 0": (1, [0, 1000], "large or far from 0: .* of the column 1 is 1e.03"),
+    "years": ([1, 5], [0, 2000], "large or far from 0: .* of the column 1 is 2e.03"),
+    "scales apart": ([1, 1e4], 0, "very different scales: .* range from .* to "),
+    "the smallest numbers": (1e-40, 0, "are small"),
+}
+
+
+@pytest.mark.parametrize(("factor", "offset", "match"), SCALES.values(), ids=SCALES)
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array, torch.tensor])
+def test_features_on_a_bad_scale_get_one_warning(make_clf, factor, offset, match, convert):
+    rows = convert(ROWS * factor + offset)
+    for method, kwargs in (("fit", {}), ("partial_fit", {"classes": [0, 1]})):
+        with pytest.warns(UserWarning, match=f"The features .*{match}.*StandardScaler") as caught:
+            getattr(make_clf(lr=1e-12), method)(rows, ROWS_LABELS, **kwargs)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array, torch.tensor])
+@pytest.mark.parametrize(
+    ("factor", "match"), [(1e38, "large or far from 0"), (1e-40, "are small")], ids=str
+)
+def test_the_scales_of_all_floats_are_seen(convert, factor, match):
+    rows = convert((ROWS.clip(-3, 3) * factor).astype(np.float32))
+    with pytest.warns(UserWarning, match=match) as caught:
+        warn_of_scales(rows)
+    assert len(caught) == 1
+
+
+GOOD = {
+    "standardised": StandardScaler().fit_transform(load_wine().data),
+    "between 0 and 1": MinMaxScaler().fit_transform(load_wine().data),
+    "robustly scaled": RobustScaler().fit_transform(load_iris().data),
+    "iris": load_iris().data,
+    "pixels of 0 to 16": load_digits().data,
+    "the disk": make_disk(200, random_state=0)[0],
+    "a table of truth": np.array([[0, 0], [0, 1], [1, 0], [1, 1]]),
+    "rare bits": RNG.uniform(size=(200, 30)) < 0.02,
+    "one-hot": np.eye(100)[RNG.randint(0, 100, 300)],
+    "words": TfidfTransformer().fit_transform(RNG.poisson(0.01, size=(200, 3000))),
+    "counts of words": sparse.csr_array(RNG.poisson(0.01, size=(200, 3000))),
+    "zeros": np.zeros((20, 2)),
+}
+
+
+@pytest.mark.parametrize("rows", GOOD.values(), ids=GOOD)
+def test_features_on_a_good_scale_get_no_warning(make_clf, rows):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_clf(max_epochs=1, lr=1e-12).fit(rows, np.arange(rows.shape[0]) % 2)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array, torch.tensor])
+@pytest.mark.parametrize(
+    ("X_train", "X_val"),
+    [
+        (lambda X: X, lambda X: 5 + 3 * X),
+        (lambda X: X, lambda X: np.add(X, [0, 8])),
+        (lambda X: 10 * X, lambda X: X / 10),
+        (lambda X: X, lambda X: 15 * X),
+    ],
+    ids=["raw", "one column raw", "only the validation scaled", "larger"],
+)
+def test_validation_data_on_another_scale_get_a_warning(make_clf, convert, X_train, X_val):
+    rows, labels = ROWS[:150], ROWS_LABELS[:150]
+    match = r'X_val is on another scale than X: .*Pipeline\(.*transform_input=\["X_val"\]\)'
+    with pytest.warns(UserWarning, match=match) as caught:
+        make_clf(lr=1e-12).fit(
+            convert(X_train(rows)),
+            labels,
+            X_val=convert(X_val(ROWS[150:])),
+            y_val=ROWS_LABELS[150:],
+        )
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_a_pipeline_that_does_not_transform_the_validation_data_is_told(make_clf):
+    clf = make_clf(early_stopping=True, n_iter_no_change=1)
+    with pytest.warns(UserWarning, match="X_val is on another scale than X"):
+        make_pipeline(StandardScaler(), clf).fit(
+            100 + 50 * ROWS,
+            ROWS_LABELS,
+            mlpdiskclassifier__X_val=100 + 50 * ROWS,
+            mlpdiskclassifier__y_val=ROWS_LABELS,
+        )
+
+
+DISTRIBUTIONS = {
+    "normal": lambda rng, shape: rng.randn(*shape),
+    "lognormal": lambda rng, shape: np.exp(2 * rng.randn(*shape)),
+    "Cauchy": lambda rng, shape: rng.standard_cauchy(shape),
+    "rare bits": lambda rng, shape: rng.uniform(size=shape) < 0.05,
+    "counts": lambda rng, shape: rng.poisson(0.1, shape),
+    "two heaps": lambda rng, shape: rng.choice([-10, 10], shape) + rng.randn(*shape),
+    "constant": lambda rng, shape: np.full(shape, 1.1),
+}
+
+
+@pytest.mark.parametrize("draw", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+@pytest.mark.parametrize("n_rows", [20, 30, 200])
+def test_a_random_part_of_the_data_is_on_no_other_scale(draw, n_rows):
+    for seed in range(20):
+        rows = draw(np.random.RandomState(seed), (n_rows + 20, 40)).astype(np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warn_of_other_scale(rows[:n_rows], rows[n_rows:])
+            warn_of_other_scale(rows[:n_rows], rows[n_rows : n_rows + 1])

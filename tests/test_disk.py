@@ -1,5 +1,7 @@
 """`make_disk`: geometry, counts, randomness, parameters."""
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -169,3 +171,60 @@ def test_a_bad_parameter_is_named_in_the_words_of_scikit_learn(params, match):
 def test_only_n_samples_is_positional():
     with pytest.raises(TypeError, match="positional argument"):
         make_disk(10, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"n_samples": 10**400}, "'n_samples' parameter of make_disk .* about 10"),
+        ({"n_samples": 10**13}, "n_samples asks for about 10"),
+        ({"n_samples": (1, 10**400)}, "n_samples asks for about 10"),
+        ({"n_samples": 3.0}, "The 'n_samples' parameter of make_disk"),
+        ({"noise": 10**400}, "'noise' parameter of make_disk .* about 10"),
+        ({"noise": 1e39}, "'noise' parameter of make_disk .* about 10"),
+        ({"noise": np.nan}, "The 'noise' parameter of make_disk"),
+        ({"radius": 10**5000}, "'radius' parameter of make_disk .* about 10"),
+        ({"radius": Fraction(3, 2)}, "The 'radius' parameter of make_disk"),
+        ({"flip_y": 10**400}, "'flip_y' parameter of make_disk .* about 10"),
+        ({"flip_y": np.timedelta64(1)}, "'flip_y' parameter of make_disk must be a number"),
+    ],
+    ids=lambda value: f"{next(iter(value))}" if isinstance(value, dict) else value,
+)
+def test_a_bad_number_is_refused_and_nothing_is_drawn(params, match):
+    random_state = np.random.RandomState(0)
+    before = str(random_state.get_state())
+    with pytest.raises((ValueError, TypeError), match=match):
+        make_disk(**{"n_samples": 10, "random_state": random_state} | params)
+    assert str(random_state.get_state()) == before
+
+
+@pytest.mark.parametrize(
+    ("params", "same"),
+    [
+        ({"n_samples": np.int8(100)}, {"n_samples": 100}),
+        ({"n_samples": (np.int8(100), np.uint8(100))}, {"n_samples": (100, 100)}),
+        ({"radius": Fraction(1, 2)}, {"radius": 0.5}),
+        ({"radius": np.float16(0.5), "n_samples": (5, 5)}, {"radius": 0.5, "n_samples": (5, 5)}),
+        ({"noise": np.longdouble(0.5)}, {"noise": 0.5}),
+        ({"noise": -0.0}, {"noise": 0}),
+        ({"flip_y": Fraction(1, 4)}, {"flip_y": 0.25}),
+    ],
+    ids=str,
+)
+def test_a_number_of_any_type_is_the_same_number(params, same):
+    for part, expected in zip(
+        make_disk(**params, random_state=0), make_disk(**same, random_state=0), strict=True
+    ):
+        np.testing.assert_array_equal(part, expected)
+
+
+def test_an_interrupted_draw_gives_the_generator_back():
+    class Interrupted(np.random.RandomState):
+        def choice(self, *args, **kwargs):
+            raise KeyboardInterrupt
+
+    random_state = Interrupted(0)
+    before = str(random_state.get_state())
+    with pytest.raises(KeyboardInterrupt):
+        make_disk(10, random_state=random_state)
+    assert str(random_state.get_state()) == before

@@ -16,6 +16,8 @@ def data():
     return make_disk(120, flip_y=0.1, random_state=0)
 
 
+# Some data of the checks are far from 0.
+@pytest.mark.filterwarnings("ignore:The features are large or far from 0:UserWarning")
 @parametrize_with_checks([MLPDiskEnsemble(CLF, n_members=2, random_state=0)])
 def test_scikit_learn_check_passes(estimator, check):
     check(estimator)

@@ -1,6 +1,7 @@
 """What fit and partial_fit promise: all or nothing, going on, randomness, copies, output."""
 
 import copy
+import gc
 import io
 import pickle
 
@@ -274,6 +275,53 @@ def test_verbose_2_shows_a_progress_bar_with_the_loss(make_clf, disk, capsys):
     assert "4/4" in err
     assert f"train_loss={clf.loss_curve_[-1]:.3g}, valid_loss=" in err
     assert pickle.loads(pickle.dumps(clf)).n_iter_ == 4
+
+
+class FullDisk(io.StringIO):
+    """A file that lets nothing be written."""
+
+    def write(self, text):
+        raise OSError("No space left on device")
+
+
+class FullDiskLater(FullDisk):
+    """One that is full after a while."""
+
+    n_written = 0
+
+    def write(self, text):
+        self.n_written += 1
+        return len(text) if self.n_written < 3 else super().write(text)
+
+
+def make_closed():
+    file = io.StringIO()
+    file.close()
+    return file
+
+
+SCREENS = {
+    "none": lambda: None,
+    "closed": make_closed,
+    "full": FullDisk,
+    "full after a while": FullDiskLater,
+    "one of few letters": lambda: io.TextIOWrapper(io.BytesIO(), encoding="ascii"),
+    "no file": object,
+}
+
+
+@pytest.mark.parametrize("make_screen", SCREENS.values(), ids=SCREENS)
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_output_never_costs_a_training(make_clf, disk, monkeypatch, verbose, make_screen):
+    expected = make_clf().fit(*disk)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", make_screen())
+    clf = make_clf(verbose=verbose).fit(*disk)
+    assert clf.partial_fit(*disk).n_iter_ == 4
+    monkeypatch.undo()
+    assert clf.loss_curve_[:3] == expected.loss_curve_
+    # A bar that could not be drawn has left nothing that fails later.
+    gc.collect()
 
 
 def through_joblib(clf):

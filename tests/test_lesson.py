@@ -90,6 +90,12 @@ def test_a_bad_value_is_one_line_and_status_2(capsys, options, match):
     assert re.search(match, err)
 
 
+def test_the_largest_seed_has_another_one_for_the_fresh_points(capsys):
+    options = ["--seed", str(2**32 - 1), "--epochs", "1", "--n-samples", "100", "--no-plot"]
+    main(options)
+    assert "% on 10,000 fresh points" in capsys.readouterr().out
+
+
 def test_help_says_what_each_option_does(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])

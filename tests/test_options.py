@@ -407,7 +407,7 @@ def test_features_of_very_different_scales_get_a_warning(make_clf, disk, convert
         warnings.simplefilter("error")
         clf.partial_fit(convert(X), disk[1])
         make_pipeline(StandardScaler(), make_clf()).fit(X, disk[1])
-        make_clf(lr=1e-12).fit(np.c_[disk[0], np.full(200, 1e9)], disk[1])
+        make_clf(lr=1e-12).fit(np.c_[disk[0], np.full(200, 9.0)], disk[1])
 
 
 def test_the_validation_metric_may_be_another_one(make_clf):

@@ -482,7 +482,9 @@ class BytesPath:
         return os.fsencode(self.path)
 
 
-@pytest.mark.parametrize("make", [str, os.fsencode, BytesPath, lambda path: path], ids=repr)
+@pytest.mark.parametrize(
+    "make", [str, os.fsencode, BytesPath, lambda path: path], ids=["str", "bytes", "object", "Path"]
+)
 def test_a_path_has_many_types(make_clf, disk, path, make):
     make_clf().fit(*disk).save(make(path))
     assert MLPDiskClassifier.load(make(path)).n_iter_ == 3

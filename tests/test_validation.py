@@ -108,16 +108,16 @@ def test_rows_are_held_out_class_by_class(overfit, disk):
 def test_which_rows_are_held_out_does_not_depend_on_their_order(disk):
     X, y = disk[0].astype(np.float32), disk[1]
     order = np.random.RandomState(0).permutation(len(X))
-    held = [hold_out(X, y, None, 0.1, 7, [0, 1])[1][0]]
-    held.append(order[hold_out(X[order], y[order], None, 0.1, 7, [0, 1])[1][0]])
+    held = [hold_out(X, y, None, 0.1, 7)[1][0]]
+    held.append(order[hold_out(X[order], y[order], None, 0.1, 7)[1][0]])
     assert sorted(held[0]) == sorted(held[1])
-    assert sorted(hold_out(X, y, None, 0.1, 8, [0, 1])[1][0]) != sorted(held[0])
+    assert sorted(hold_out(X, y, None, 0.1, 8)[1][0]) != sorted(held[0])
 
 
 def test_repeated_rows_are_held_out_in_proportion():
     X = np.repeat(np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32), 100, axis=0)
     y = np.repeat([0, 1, 1, 0], 100)
-    (train, _), (valid, weights) = hold_out(X, y, None, 0.1, 0, [0, 1])
+    (train, _), (valid, weights) = hold_out(X, y, None, 0.1, 0)
     assert len(train) + len(valid) == 400
     assert weights.tolist() == [1.0] * 40
     for row in range(4):
@@ -129,9 +129,9 @@ def test_whole_weights_are_divided_like_repetitions(repeats):
     rng = np.random.RandomState(0)
     X, y = rng.randn(60, 2).astype(np.float32), np.arange(60) % 2
     counts = rng.randint(0, 5, size=60) * repeats
-    weighted = hold_out(X, y, counts.astype(float), 0.2, 0, [0, 1])
+    weighted = hold_out(X, y, counts.astype(float), 0.2, 0)
     rows = np.arange(60).repeat(counts)
-    repeated = hold_out(X[rows], y[rows], None, 0.2, 0, [0, 1])
+    repeated = hold_out(X[rows], y[rows], None, 0.2, 0)
     for (ours, weights), (theirs, ones) in zip(weighted, repeated, strict=True):
         expected = np.bincount(rows[theirs], weights=ones, minlength=60)
         np.testing.assert_array_equal(np.bincount(ours, weights=weights, minlength=60), expected)
@@ -140,7 +140,7 @@ def test_whole_weights_are_divided_like_repetitions(repeats):
 def test_rows_of_fractional_weight_are_held_out_whole():
     rng = np.random.RandomState(0)
     X, y, weights = rng.randn(60, 2).astype(np.float32), np.arange(60) % 2, rng.uniform(size=60)
-    (train, _), (valid, held) = hold_out(X, y, weights, 0.2, 0, [0, 1])
+    (train, _), (valid, held) = hold_out(X, y, weights, 0.2, 0)
     assert not set(train) & set(valid)
     assert len(valid) == 12
     np.testing.assert_array_equal(held, weights[valid])
@@ -234,16 +234,51 @@ def test_bad_validation_data_are_refused(make_clf, disk, validation, match):
     assert vars(clf) == before
 
 
-def test_a_class_that_cannot_be_held_out_is_named(make_clf, disk):
-    X, y = disk
-    labels = np.array(["out", "in"])[y].astype(object)
-    labels[3] = "rim"
-    match = "needs at least 2. The class 'rim' has 1 sample. Pass validation data as X_val"
+@pytest.mark.parametrize("labels", [[0, 1, 2], ["out", "in", "rim"]])
+def test_a_lone_row_of_a_class_stays_in_training(overfit, noisy, labels):
+    X, y = noisy[0], noisy[1].copy()
+    y[7] = 2
+    clf = overfit(early_stopping=True, n_iter_no_change=3).fit(X, np.array(labels)[y])
+    assert clf.classes_.tolist() == sorted(labels)
+    assert clf.predict_proba(X).shape == (200, 3)
+    (train, _), (valid, _) = hold_out(X.astype(np.float32), y, None, 0.1, 0)
+    assert 7 in train
+    assert len(valid) == round(0.1 * (y == 0).sum()) + round(0.1 * (y == 1).sum())
+
+
+@pytest.mark.parametrize("weight", [0.25, 1.0, 2.0])
+def test_a_lone_row_is_held_out_as_often_as_its_repetitions(weight):
+    rng = np.random.RandomState(0)
+    X, y = rng.randn(60, 2).astype(np.float32), np.arange(60) % 2
+    y[7] = 2
+    weights = np.ones(60)
+    weights[7] = weight
+    (train, kept), (valid, held) = hold_out(X, y, weights, 0.2, 0)
+    # Of two repetitions one is held out; one, and a row that is no repetition, is kept whole.
+    assert kept[train == 7].tolist() == [weight - (weight == 2)]
+    assert held[valid == 7].tolist() == [1.0] * (weight == 2)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 2.0**60, 1e300])
+def test_weights_of_any_scale_are_held_out_whole(scale):
+    rng = np.random.RandomState(0)
+    X, y, weights = rng.randn(60, 2).astype(np.float32), np.arange(60) % 2, rng.uniform(size=60)
+    (train, kept), (valid, held) = hold_out(X, y, scale * weights, 0.2, 0)
+    (expected_train, _), (expected_valid, _) = hold_out(X, y, weights, 0.2, 0)
+    np.testing.assert_array_equal(train, expected_train)
+    np.testing.assert_array_equal(valid, expected_valid)
+    np.testing.assert_array_equal(np.r_[kept, held], scale * weights[np.r_[train, valid]])
+
+
+def test_where_every_class_has_a_single_row_there_is_nothing_to_hold_out(make_clf):
+    match = "of every class there is only 1 sample. Pass validation data as X_val and y_val"
+    clf = make_clf(early_stopping=True)
+    before = vars(clf).copy()
     with pytest.raises(ValueError, match=match):
-        make_clf(early_stopping=True).fit(X, labels)
-    labels[:4] = ["rim", "edge", "edge", "hub"]
-    with pytest.raises(ValueError, match="'hub' has 1 sample, and so have 1 others"):
-        make_clf(early_stopping=True).fit(X, labels)
+        clf.fit([[0.0], [1.0], [2.0]], ["a", "b", "c"])
+    with pytest.raises(ValueError, match=match):
+        clf.fit([[0.0], [1.0], [2.0]], ["a", "b", "b"], sample_weight=[1, 1, 0])
+    assert vars(clf) == before
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,70 @@ def test_class_weights_are_weights_of_rows(make_clf, get_weights, disk):
     assert_equal_weights(get_weights, by_class, by_row)
 
 
+LABELS = {
+    "letters": ["a", "b"],
+    "digits": ["1", "2"],
+    "numbers as strings": ["1.5", "-3"],
+    "objects": np.array(["1", "x"], object),
+    "ints": [1, 2],
+    "whole floats": [1.0, 2.0],
+    "float16": np.array([1, 2], np.float16),
+    "uint64": np.array([1, 2**63 + 5], np.uint64),
+    "bools": [False, True],
+    "ints as objects": np.array([1, 2], object),
+    "durations": np.array([1, 2], "m8[s]"),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_class_weights_are_looked_up_whatever_type_labels_have(
+    make_clf, get_weights, disk, labels
+):
+    X, y = disk[0], np.asarray(labels)[disk[1]]
+    classes = list(np.unique(labels).tolist())
+    rare = classes.index(np.asarray(labels).tolist()[1])
+    weights = {classes[rare]: 5.0, classes[1 - rare]: 0.5}
+    expected = make_clf().fit(X, y, np.where(disk[1], 5.0, 0.5))
+    assert_equal_weights(get_weights, make_clf(class_weight=weights).fit(X, y), expected)
+    part = make_clf(class_weight={classes[rare]: 10.0}).fit(X, y)
+    assert_equal_weights(get_weights, part, expected)
+    balanced = make_clf(class_weight="balanced").fit(X, y)
+    expected = make_clf(class_weight="balanced").fit(X, disk[1] == (rare > 0))
+    assert_equal_weights(get_weights, balanced, expected)
+
+
+def test_equal_keys_are_the_same_label(make_clf, get_weights, disk):
+    expected = make_clf(class_weight={1: 3.0}).fit(*disk)
+    for key in (True, 1.0, np.int8(1), np.float32(1)):
+        assert_equal_weights(get_weights, make_clf(class_weight={key: 3.0}).fit(*disk), expected)
+
+
+def test_a_class_that_a_part_of_the_rows_lacks_may_have_a_weight(make_clf, get_weights, disk):
+    clf = make_clf(class_weight={0: 1.0, 1: 3.0, 2: 9.0}).fit(*disk)
+    assert_equal_weights(get_weights, clf, make_clf(class_weight={0: 1.0, 1: 3.0}).fit(*disk))
+
+
+@TRAINERS
+@pytest.mark.parametrize("scale", [1e-310, 1e-300, 1e-60, 1e39, 1e300, 1.5e308])
+@pytest.mark.parametrize("class_scale", [1e-300, 1.0, 1e300])
+def test_the_scale_of_weights_may_be_any(make_clf, get_weights, disk, fused, scale, class_scale):
+    weights = np.random.RandomState(0).uniform(0.1, 1.1, size=200)
+    expected = make_clf(fused=fused, class_weight={1: 3.0}).fit(*disk, weights)
+    class_weight = {0: class_scale, 1: 3 * class_scale}
+    clf = make_clf(fused=fused, class_weight=class_weight).fit(*disk, scale * weights)
+    for ours, theirs in zip(get_weights(clf), get_weights(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_weights_of_opposite_scales_multiply_to_what_they_are(make_clf, get_weights, disk):
+    X, y = disk
+    clf = make_clf(class_weight={0: 1e300, 1: 1e-300}).fit(X, y, np.where(y, 1e300, 1e-300))
+    for ours, theirs in zip(get_weights(clf), get_weights(make_clf().fit(X, y)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    with pytest.raises(ValueError, match="would multiply the class 0 by more than 1e308"):
+        make_clf(class_weight="balanced").fit(X, y, np.where(y, 1e300, 1e-300))
+
+
 def test_balanced_is_that_of_scikit_learn(make_clf, get_weights, disk):
     X, y = disk[0][:150], np.r_[np.zeros(120, int), np.full(10, 3), np.full(20, 7)]
     by_class = make_clf(class_weight="balanced").fit(X, y)
@@ -148,8 +212,18 @@ def test_class_weights_help_a_rare_class(make_clf):
 
 @pytest.mark.parametrize(
     "convert",
-    [list, pd.Series, torch.tensor, lambda w: w.astype(np.int32)],
-    ids=["list", "Series", "tensor", "ints"],
+    [
+        list,
+        pd.Series,
+        torch.tensor,
+        lambda w: w.astype(np.int32),
+        lambda w: w.astype(object),
+        lambda w: w.astype(np.float16),
+        lambda w: pd.Series(w, dtype="Int64"),
+        lambda w: torch.tensor(w).bfloat16(),
+        lambda w: torch._neg_view(torch.tensor(-w)),
+    ],
+    ids=["list", "Series", "tensor", "ints", "objects", "float16", "Int64", "bfloat16", "negated"],
 )
 def test_containers_of_weights(make_clf, get_weights, disk, weights, convert):
     clf = make_clf().fit(*disk, convert(weights))
@@ -182,7 +256,14 @@ BAD_WEIGHTS = {
     "NaN": ([np.nan] + [1.0] * 199, "sample_weight contains NaN"),
     "too few": ([1.0] * 199, r"sample_weight.shape == \(199,\), expected \(200,\)"),
     "two columns": (np.ones((200, 2)), "Sample weights must be 1D array or scalar"),
-    "text": (["heavy"] * 200, "could not convert string to float: 'heavy'"),
+    "text": (["heavy"] * 200, "sample_weight must be numbers .* could not convert .*'heavy'"),
+    "dates": (np.arange(200).astype("M8[s]"), "sample_weight must be numbers .* datetime64"),
+    "complex": (np.ones(200) + 1j, "sample_weight must be numbers .* complex128"),
+    "huge ints": ([10**400] * 200, "sample_weight must be numbers .* int too large"),
+    "None among them": ([None, 1.0] * 100, "sample_weight must be numbers .* NaN"),
+    "masked": (np.ma.array(np.ones(200), mask=[True] + [False] * 199), "has masked values"),
+    "meta tensor": (torch.ones(200, device="meta"), "sample_weight cannot be turned .* no data"),
+    "beyond float64": (np.full(200, np.longdouble("1e4000")), "sample_weight contains infinity"),
 }
 
 
@@ -206,7 +287,12 @@ def test_bad_weights_are_refused(make_clf, disk, bad, match):
         ),
         ({0: "much"}, "Got 'much' for the class 0"),
         ({0: 0.0, 1: 0.0}, "class_weight, .* is zero for all rows. Give at least"),
-        ({7: 2.0}, r"The classes, \[0, 1\], are not in class_weight"),
+        ({0: 10**400}, "class_weight must be finite numbers of at least 0. Got about 10..400"),
+        ({0: 1j}, "Got 1j for the class 0"),
+        ({0: np.complex64(1)}, "class_weight must be finite numbers"),
+        ({7: 2.0}, r"class_weight has the keys \[7\], which are not among the labels \[0, 1\]"),
+        ({"0": 2.0}, r"class_weight has the keys \['0'\], .*Use the labels themselves as keys"),
+        ({0: 2.0, "1": 3.0}, r"class_weight has the keys \['1'\]"),
         ("equal", "The 'class_weight' parameter .* Got 'equal'"),
         ([1, 2], "The 'class_weight' parameter .* Got \\[1, 2\\]"),
     ],

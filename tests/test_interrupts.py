@@ -1,0 +1,305 @@
+"""An interrupt at any moment: all is as it was before the call, or stands at a whole epoch.
+
+Python can raise KeyboardInterrupt where a function of its own begins and where one of C has
+ended: a profile function is called at just these moments, and raises it there.
+"""
+
+import random
+import signal
+import sys
+import time
+import warnings
+from contextlib import nullcontext
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback, LRScheduler
+
+from skdisk import MLPDiskClassifier, make_disk
+
+X, Y = make_disk(40, random_state=0)
+# Where things are set and set back.
+DELICATE = {
+    *("grad_mode.py", "_contextlib.py", "contextlib.py", "warnings.py", "_ufunc_config.py"),
+    "_surroundings.py",
+}
+EVERY = 1999
+
+
+class Interrupter:
+    """Note the moments at which Python can raise KeyboardInterrupt, and raise it at one."""
+
+    def __init__(self, moment=None):
+        self.moment = moment
+        self.moments = []
+
+    def __call__(self, frame, event, arg):
+        if event not in ("call", "c_return"):
+            return
+        if len(self.moments) == self.moment:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+        code = frame.f_code
+        self.moments.append((Path(code.co_filename).name, code.co_name, frame.f_lineno, event))
+
+    def run(self, call):
+        """Run the call; tell whether it was interrupted."""
+        sys.setprofile(self)
+        try:
+            call()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.setprofile(None)
+        return False
+
+
+def choose(moments, is_long):
+    """Choose moments: all of them, or one of each delicate line and some others."""
+    if is_long:
+        return range(len(moments))
+    delicate = {moment: i for i, moment in enumerate(moments) if moment[0] in DELICATE}
+    return sorted({*delicate.values(), *range(0, len(moments), EVERY)})
+
+
+def read_surroundings():
+    numpy_state = np.random.get_state()  # noqa: NPY002 - the generator that must not change
+    return (
+        (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_num_threads()),
+        (id(warnings.filters), [*warnings.filters], np.geterr()),
+        (torch.get_rng_state().numpy().tobytes(), numpy_state[1].tobytes(), numpy_state[2:]),
+        (X.tobytes(), Y.tobytes()),
+    )
+
+
+def read_lent(clf):
+    """Read what the user has lent to a classifier."""
+    callbacks = [*(clf.callbacks or []), clf.lr_schedule]
+    attributes = [vars(callback).copy() for callback in callbacks if hasattr(callback, "__dict__")]
+    return str(clf.random_state.get_state()), attributes
+
+
+def read_weights(clf):
+    return [p.detach().numpy().copy() for p in clf.module_.parameters()]
+
+
+def make_clf(**params):
+    small = {"lr": 0.1, "momentum": 0.9, "nesterov": False, "max_epochs": 3}
+    small |= {"lr_schedule": "constant", "random_state": np.random.RandomState(0)}
+    return MLPDiskClassifier(**{"hidden_layer_sizes": (4,)} | small | params)
+
+
+class Broken(Exception):
+    """What a callback raises."""
+
+
+class Keep(Callback):
+    """A callback that keeps something at each hook, and fails at one."""
+
+    def __init__(self, hook=None, epoch=0):
+        self.hook = hook
+        self.epoch = epoch
+        self.kept = None
+
+    def initialize(self):
+        self.kept = "nothing"
+        return self
+
+    def _keep(self, hook, net):
+        self.kept = hook
+        if hook == self.hook and len(net.history) >= self.epoch:
+            raise Broken
+
+    def on_train_begin(self, net, **kwargs):
+        self._keep("on_train_begin", net)
+
+    def on_epoch_end(self, net, **kwargs):
+        self._keep("on_epoch_end", net)
+
+    def on_train_end(self, net, **kwargs):
+        self._keep("on_train_end", net)
+
+
+def make_callbacks():
+    return {"callbacks": [Keep()], "lr_schedule": LRScheduler("StepLR", step_size=1)}
+
+
+CASES = {
+    "fused": (dict, nullcontext),
+    "batch by batch": (lambda: {"fused": False}, nullcontext),
+    "early stopping": (lambda: {"early_stopping": True, "n_iter_no_change": 1}, nullcontext),
+    "callbacks": (make_callbacks, nullcontext),
+    "without gradients": (dict, torch.no_grad),
+    "in inference mode": (lambda: {"fused": False}, torch.inference_mode),
+}
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    """Give torch another number of threads than it trains a small network with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+# What is raised while Python closes a generator is told, and goes no further.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:max_epochs=")
+@pytest.mark.parametrize(("make_params", "mode"), CASES.values(), ids=CASES)
+def test_an_interrupted_fit_leaves_whole_epochs_or_nothing(make_params, mode, is_long):
+    expected = {}
+    for max_epochs in (1, 2, 3):
+        whole = make_clf(**make_params() | {"max_epochs": max_epochs}).fit(X, Y)
+        expected[whole.n_iter_] = read_weights(whole)
+    recorder = Interrupter()
+    with mode():
+        recorder.run(partial(make_clf(**make_params()).fit, X, Y))
+    outcomes = set()
+    for moment, n_threads in zip(choose(recorder.moments, is_long), cycle((2, 3)), strict=False):
+        torch.set_num_threads(n_threads)
+        clf = make_clf(**make_params())
+        attributes, lent = vars(clf).copy(), read_lent(clf)
+        with mode():
+            before = read_surroundings()
+            is_interrupted = Interrupter(moment).run(partial(clf.fit, X, Y))
+            where = recorder.moments[moment]
+            assert read_surroundings() == before, where
+        if not hasattr(clf, "net_"):
+            assert is_interrupted
+            assert vars(clf) == attributes, where
+            assert read_lent(clf) == lent, where
+            outcomes.add(0)
+            continue
+        outcomes.add(clf.n_iter_)
+        assert read_lent(clf)[0] != lent[0], where
+        assert len(clf.loss_curve_) == clf.n_iter_
+        assert all(map(np.array_equal, read_weights(clf), expected[clf.n_iter_])), where
+        assert not clf.module_.training, where
+        assert clf.net_.validation_ is None, where
+    assert len(outcomes) > 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:The file cannot hold.*random_state")
+@pytest.mark.parametrize("method", ["partial_fit", "predict", "predict_proba", "to_torch", "save"])
+def test_other_interrupted_calls_leave_all_as_it_was(method, is_long, tmp_path):
+    clf = make_clf().fit(X, Y)
+    arguments = {"partial_fit": (X, Y), "to_torch": (), "save": (tmp_path / "file",)}
+    arguments = arguments.get(method, (X,))
+    recorder = Interrupter()
+    recorder.run(partial(getattr(clf, method), *arguments))
+    clf = make_clf().fit(X, Y)
+    weights = read_weights(clf)
+    for moment in choose(recorder.moments, is_long):
+        before, lent, n_epochs = read_surroundings(), read_lent(clf), clf.n_iter_
+        call = partial(getattr(clf, method), *arguments)
+        is_interrupted = Interrupter(moment).run(call)
+        where = recorder.moments[moment]
+        assert read_surroundings() == before, where
+        if clf.n_iter_ > n_epochs:
+            # The epoch had ended: the interrupt came too late for the call, or was told only.
+            assert method == "partial_fit"
+            clf = make_clf().fit(X, Y)
+            continue
+        assert is_interrupted or method != "partial_fit"
+        assert read_lent(clf) == lent, where
+        assert all(map(np.array_equal, read_weights(clf), weights)), where
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs the timers of Unix")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_signals_at_random_moments_leave_nothing_behind(is_long):
+    def interrupt(*args):
+        if is_armed:
+            raise KeyboardInterrupt
+
+    is_armed = []
+    earlier = signal.signal(signal.SIGALRM, interrupt)
+    rng = random.Random(0)
+    start = time.perf_counter()
+    make_clf().fit(X, Y)
+    seconds, n_interrupted = time.perf_counter() - start, 0
+    try:
+        for fused, n_threads in zip(
+            cycle((False, "auto")), [2, 3, 3] * (500 if is_long else 15), strict=False
+        ):
+            torch.set_num_threads(n_threads)
+            clf, before = make_clf(fused=fused), read_surroundings()
+            try:
+                is_armed.append(True)
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, seconds))
+                clf.fit(X, Y)
+                is_armed.clear()
+            except KeyboardInterrupt:
+                n_interrupted += 1
+                is_armed.clear()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert read_surroundings() == before
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+    assert n_interrupted > 5
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_a_fit_is_the_same_whatever_torch_is_told_about_gradients(mode, fused):
+    expected = make_clf(fused=fused).fit(X, Y)
+    with mode():
+        clf = make_clf(fused=fused).fit(X, Y)
+    assert all(map(np.array_equal, read_weights(clf), read_weights(expected)))
+    clf.module_(torch.zeros(1, 2)).sum().backward()
+    assert all(p.grad is not None for p in clf.module_.parameters())
+
+
+@pytest.mark.parametrize(
+    ("hook", "epoch"), [("on_train_begin", 0), ("on_epoch_end", 2), ("on_train_end", 3)]
+)
+def test_a_failed_fit_gives_back_what_it_was_lent(hook, epoch):
+    breaks, schedule = Keep(hook, epoch), LRScheduler("StepLR", step_size=1)
+    clf = make_clf(callbacks=[breaks], lr_schedule=schedule)
+    lent, attributes = read_lent(clf), vars(clf).copy()
+    with pytest.raises(Broken):
+        clf.fit(X, Y)
+    assert read_lent(clf) == lent
+    assert vars(clf) == attributes
+    # After a fit that succeeds, what the callbacks have learned is on them, as in skorch.
+    breaks.hook = None
+    clf.fit(X, Y)
+    assert breaks.kept == "on_train_end"
+    assert schedule.lr_scheduler_.last_epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("params", "y", "match"),
+    [
+        ({"early_stopping": True}, np.arange(40) == 0, "needs at least 2"),
+        (
+            {"optimizer": "adam", "momentum": 0.0, "optimizer_params": {"eps": "1"}},
+            Y,
+            "do not suit",
+        ),
+        ({"hidden_layer_sizes": 10**12}, Y, "hidden_layer_sizes asks for"),
+    ],
+    ids=["early stopping", "optimiser", "memory"],
+)
+def test_a_fit_that_is_refused_draws_nothing(params, y, match):
+    clf = make_clf(**params)
+    lent = read_lent(clf)
+    with pytest.raises(ValueError, match=match):
+        clf.fit(X, y)
+    assert read_lent(clf) == lent
+
+
+def test_a_training_is_not_lost_where_warnings_are_errors():
+    clf = make_clf(early_stopping=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(Warning, match="still falling"):
+            clf.fit(X, Y)
+    assert clf.n_iter_ == 3
