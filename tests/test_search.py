@@ -441,6 +441,7 @@ SEARCHES = [
 
 # scikit-learn looks for ints among labels that are infinite.
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+@pytest.mark.filterwarnings("ignore:The features are large or far from 0:UserWarning")
 @parametrize_with_checks(SEARCHES)
 def test_scikit_learn_check_passes(estimator, check):
     check(estimator)
