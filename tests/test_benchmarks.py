@@ -1,5 +1,6 @@
 """The benchmarks run. What they measure is not asserted: machines differ."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -7,13 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
-def run_quick(program, output):
+def run_quick(program, output, *options):
     result = subprocess.run(
-        [sys.executable, FOLDER / program, "--quick", "--output", output],
+        [sys.executable, FOLDER / program, "--quick", "--output", output, *options],
         env={**os.environ, "PYTHONWARNINGS": "error"},
         capture_output=True,
         text=True,
@@ -31,11 +34,76 @@ def test_the_quick_form_writes_a_table_a_file_and_a_picture(tmp_path):
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_quick_form_of_accuracy_writes_tables_and_a_file(tmp_path):
+def test_the_quick_form_of_accuracy_writes_tables_a_file_and_a_picture(tmp_path):
     run_quick("accuracy.py", tmp_path)
     rows = json.loads((tmp_path / "accuracy.json").read_text())["rows"]
-    assert len(rows) == 4 * 5
-    assert all(0 <= row["accuracy"] <= 100 and row["seconds"] > 0 for row in rows)
-    assert all(np.shape(row["scores"]) == (1, 5) for row in rows)
-    table = (tmp_path / "accuracy.md").read_text()
-    assert all(row["classifier"] in table and row["data"] in table for row in rows)
+    parts = {(row["part"], row["n_rows"], row["data"]) for row in rows}
+    assert parts == {
+        ("defaults", None, "iris"),
+        ("defaults", None, "breast cancer"),
+        ("defaults, few rows", 250, "breast cancer"),
+        ("rates", None, "iris"),
+        ("rates", None, "breast cancer"),
+        ("rates, few rows", 250, "breast cancer"),
+    }
+    assert len(rows) == 3 * (7 + 8)
+    for row in rows:
+        folds = 2 if row["n_rows"] is None else 1
+        assert [len(row[name]) for name in ("accuracy", "log_loss", "seconds")] == [folds] * 3
+        assert all(0 <= accuracy <= 100 for accuracy in row["accuracy"])
+        assert all(0 < loss < np.inf for loss in row["log_loss"])
+    page = (tmp_path / "accuracy.md").read_text()
+    assert all(f"| {row['classifier']} |" in page and row["data"] in page for row in rows)
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_part_of_accuracy_leaves_the_others_as_they_are(tmp_path):
+    scores = {"accuracy": [90.0], "log_loss": [0.5], "seconds": [12.5]}
+    row = {"part": "rates", "n_rows": None, "classifier": "skdisk, defaults", **scores}
+    kept = [{**row, "data": "iris"}, {**row, "data": "wine"}]
+    path = tmp_path / "accuracy.json"
+    path.write_text(json.dumps({"rows": [*kept, {**row, "part": "rates, few rows", "n_rows": 7}]}))
+    run_quick("accuracy.py", tmp_path, "--parts", "rates, few rows")
+    rows = json.loads(path.read_text())["rows"]
+    assert rows[:2] == kept
+    assert {(row["part"], row["n_rows"]) for row in rows[2:]} == {("rates, few rows", 250)}
+    assert "12.500" in (tmp_path / "accuracy.md").read_text()
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("tables")
+
+
+def test_tables_have_at_most_a_thousand_rows_and_all_classes(tables):
+    shapes = {
+        name: (len(X), len(np.unique(y)))
+        for name in tables.OWN
+        for X, y in [tables.load_table(name)]
+    }
+    assert shapes == {
+        "iris": (150, 3),
+        "wine": (178, 3),
+        "breast cancer": (569, 2),
+        "digits": (1000, 10),
+        "moons": (1000, 2),
+        "4 classes": (1000, 4),
+        "rare class": (1000, 2),
+        "disk": (1000, 2),
+    }
+
+
+def test_the_preprocessor_makes_finite_numbers_of_gaps_and_categories(tables):
+    color = ["red"] * 6 + ["blue"] * 6 + ["green", None]
+    train = pd.DataFrame({"size": [1.0, 2.0, np.nan, 3.0] * 3 + [2.0, 2.0], "color": color})
+    test = pd.DataFrame({"size": [np.nan, 2.0], "color": ["green", "never seen"]})
+    preprocessor = tables.make_preprocessor()
+    X = preprocessor.fit_transform(train)
+    # The size; blue, red, and all that are rare.
+    assert X.shape == (14, 4)
+    np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(X.std(axis=0), 1)
+    rare, unseen = preprocessor.transform(test)
+    np.testing.assert_array_equal(rare, unseen)
+    np.testing.assert_array_equal(rare, X[-1])

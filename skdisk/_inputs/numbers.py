@@ -93,7 +93,7 @@ def _check_number(name, value, caller):
 
 def write_number(value):
     """Write a value for an error message: Python does not print an int of thousands of digits."""
-    is_huge = isinstance(value, Integral) and abs(value) > 10**99
+    is_huge = isinstance(value, int) and abs(value) > 10**99
     return f"about {_round(value)}" if is_huge else repr(value)
 
 
