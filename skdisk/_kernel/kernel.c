@@ -899,23 +899,33 @@ static void transpose_back(Shape shape, int64_t room, const float *AT, int64_t n
                                  A + (panel * n_units + unit) * PANEL + v * LANES, n_units - unit);
 }
 
-/* dL/db = the sum of D over its columns, in 16 lanes. */
+/* Of 16 lanes that lie in N_PARTS vectors, the part that a vector of a panel belongs to. */
+#define N_PARTS (SUM_LANES / LANES)
+#define part_of NAME(part_of)
+INLINE int part_of(int64_t panel, int v) {
+    return N_PARTS <= 2 ? v % N_PARTS : (int)(panel % 2) * 2 + v;
+}
+
+/* The sum of a row of D, as far as vectors can be added: LANES numbers. */
+#define sum_row NAME(sum_row)
+INLINE Floats sum_row(Shape shape, const float *D, int64_t n_units) {
+    Floats parts[N_PARTS] = {{0}};
+    for (int64_t panel = 0; panel < shape.n_panels; panel++, D += n_units * PANEL) {
+        parts[part_of(panel, 0)] += load(D);
+        if (width_of(shape, panel) == 2) parts[part_of(panel, 1)] += load(D + LANES);
+    }
+    for (int half = N_PARTS / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) parts[i] += parts[i + half];
+    return parts[0];
+}
+
+/* dL/db = the sum of D over its columns; of LANES rows at once, by transposing what is left. */
 #define sum_columns NAME(sum_columns)
 static void sum_columns(Shape shape, const float *D, int64_t n_units, float *G) {
-    enum { N_PARTS = SUM_LANES / LANES };
     for (int64_t unit = 0; unit < n_units; unit += LANES) {
-        Floats sums[LANES];
-        for (int u = 0; u < LANES; u++) {
-            Floats parts[N_PARTS] = {{0}};
-            if (unit + u < n_units)
-                for (int64_t panel = 0; panel < shape.n_panels; panel++)
-                    for (int v = 0; v < width_of(shape, panel); v++)
-                        parts[(2 * panel + v) % N_PARTS] +=
-                            load(D + (panel * n_units + unit + u) * PANEL + v * LANES);
-            for (int half = N_PARTS / 2; half; half /= 2)
-                for (int i = 0; i < half; i++) parts[i] += parts[i + half];
-            sums[u] = parts[0];
-        }
+        Floats sums[LANES] = {{0}};
+        for (int64_t u = 0; u < least(LANES, n_units - unit); u++)
+            sums[u] = sum_row(shape, D + (unit + u) * PANEL, n_units);
         turn(sums);
 #pragma GCC unroll 4
         for (int half = LANES / 2; half; half /= 2)
@@ -1022,13 +1032,13 @@ static void derive_loss(int width, float *Z, int64_t n_classes, const int32_t *l
 #define go_back_to_scores NAME(go_back_to_scores)
 static float go_back_to_scores(const Training *t, Shape shape) {
     const Layer *last = t->layers + t->network->n_layers;
-    Floats parts[SUM_LANES / LANES] = {{0}};
+    Floats parts[N_PARTS] = {{0}};
     for (int64_t panel = 0; panel < shape.n_panels; panel++) {
         float *row_losses = t->row_losses + panel * PANEL;
         derive_loss(width_of(shape, panel), last->A + panel * last->n_units * PANEL, last->n_units,
                     t->labels + panel * PANEL, t->r + panel * PANEL, row_losses);
         for (int v = 0; v < width_of(shape, panel); v++)
-            parts[(2 * panel + v) % (SUM_LANES / LANES)] += load(row_losses + v * LANES);
+            parts[part_of(panel, v)] += load(row_losses + v * LANES);
     }
     return sum_lanes(parts);
 }
@@ -1086,9 +1096,9 @@ static void go_back(const Training *t, Shape shape) {
 
 #define clip_gradient NAME(clip_gradient)
 static void clip_gradient(float *G, int64_t n, double max_norm) {
-    Floats parts[SUM_LANES / LANES] = {{0}};
+    Floats parts[N_PARTS] = {{0}};
     for (int64_t i = 0; i < n; i += SUM_LANES)
-        for (int part = 0; part < SUM_LANES / LANES; part++) {
+        for (int part = 0; part < N_PARTS; part++) {
             Floats g = load(G + i + part * LANES);
             parts[part] = fused(g, g, parts[part]);
         }
@@ -1366,6 +1376,7 @@ static void NAME(evaluate)(Prediction *p, const Data *data, double *sums) {
 #undef ROOT
 #undef PANEL
 #undef HALF
+#undef N_PARTS
 #undef EACH_FOUR
 #undef EVEN_FOURS
 #undef ODD_FOURS

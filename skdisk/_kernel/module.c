@@ -444,6 +444,15 @@ static PyObject *make_losses(const Epochs *epochs, int64_t batch_size) {
 
 /* ---------------------------------------------------------------------------------------- the functions */
 
+/* An integer that is too large for its type is a value that does not fit, like others. */
+static PyObject *fail_parsing(void) {
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_SetString(PyExc_ValueError, "An argument is too large a number.");
+    }
+    return NULL;
+}
+
 static PyObject *finish(Arrays *arrays, PyObject *result) {
     release(arrays);
     return result;
@@ -486,7 +495,7 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
             &data_given.rows.values, &data_given.rows.indices, &data_given.rows.indptr,
             &data_given.labels, &data_given.row_weights, &data_given.row_keys, &epochs_given.orders,
             &epochs_given.learning_rates, &epochs_given.seeds))
-        return NULL;
+        return fail_parsing();
     settings.batch_size = batch_size;
     settings.nesterov = nesterov;
     state.n_steps = n_steps;
@@ -543,7 +552,7 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
             &network_given.sizes, &network_given.activation, &network_given.parameters,
             &data_given.rows.values, &data_given.rows.indices, &data_given.rows.indptr,
             &data_given.labels, &data_given.row_weights))
-        return NULL;
+        return fail_parsing();
 
     Arrays arrays = {.n = 0};
     CheckedNetwork checked;
@@ -577,7 +586,7 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
             args, keywords, "$sOsOOOOsO:predict", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &form_given, &out_given))
-        return NULL;
+        return fail_parsing();
 
     Arrays arrays = {.n = 0};
     CheckedNetwork checked;
@@ -611,7 +620,7 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
             args, keywords, "$sOsOOOOLO:compute_outputs", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &layer, &out_given))
-        return NULL;
+        return fail_parsing();
 
     Arrays arrays = {.n = 0};
     CheckedNetwork checked;

@@ -191,8 +191,8 @@ def choose_instruction_set():
     name = os.environ.get("SKDISK_INSTRUCTION_SET") or available[-1]
     if name not in available:
         raise ValueError(
-            f"The environment variable SKDISK_INSTRUCTION_SET is {name!r}. It must be one of those "
-            f"that this machine has: {', '.join(available)}."
+            f"The environment variable SKDISK_INSTRUCTION_SET must be one of {available}, which "
+            f"this machine has. Got {name!r} instead."
         )
     return name
 
