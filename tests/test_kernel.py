@@ -116,7 +116,7 @@ def train_by_autograd(
         for rows, seed in zip(batches, batch_seeds, strict=True):
             A, masks = X[rows], []
             if how.dropout:
-                masks = list(draw_masks(network, how, data.row_keys[rows], seed, dtype))
+                masks = list(draw_masks(network, how, data.row_keys[rows.numpy()], seed, dtype))
             for i, layer in enumerate(module):
                 A = layer(A)
                 if masks and i % 2:
