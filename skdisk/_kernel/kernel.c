@@ -49,6 +49,15 @@
 #include <arm_neon.h>
 #endif
 
+/* Between parts of a block of memory the address sanitizer sees only what it is told. */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define GAP ALIGNMENT
+#else
+#define GAP 0
+#define ASAN_POISON_MEMORY_REGION(start, size) ((void)0)
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 #define ALIGNMENT 64      /* bytes of a line of the cache */
 #define MOST_BYTES (PTRDIFF_MAX / 4)
@@ -136,7 +145,8 @@ static void *take(Cursor *cursor, int64_t rows, int64_t columns, size_t size) {
         return NULL;
     }
     char *part = cursor->block ? cursor->block + cursor->used : NULL;
-    cursor->used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    cursor->used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + GAP;
+    if (part) ASAN_POISON_MEMORY_REGION(part + bytes, cursor->block + cursor->used - part - bytes);
     return part;
 }
 
