@@ -441,6 +441,9 @@ static const Routines ROUTINES_OF[N_INSTRUCTION_SETS] = {
 };
 
 bool kernel_has(InstructionSet set) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#endif
     switch (set) {
     case BASE: return true;
 #if defined(__x86_64__)
