@@ -936,9 +936,9 @@ INLINE Floats sum_row(Shape shape, const float *D, int64_t n_units) {
 #define sum_columns NAME(sum_columns)
 static void sum_columns(Shape shape, const float *D, int64_t n_units, float *G) {
     for (int64_t unit = 0; unit < n_units; unit += LANES) {
-        Floats sums[LANES] = {{0}};
-        for (int64_t u = 0; u < least(LANES, n_units - unit); u++)
-            sums[u] = sum_row(shape, D + (unit + u) * PANEL, n_units);
+        Floats sums[LANES];
+        for (int u = 0; u < LANES; u++)
+            sums[u] = u < n_units - unit ? sum_row(shape, D + (unit + u) * PANEL, n_units) : fill(0);
         turn(sums);
 #pragma GCC unroll 4
         for (int half = LANES / 2; half; half /= 2)
