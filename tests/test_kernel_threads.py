@@ -16,8 +16,10 @@ from skdisk._kernel import Data, Network, Settings
 
 if not kernel.get_instruction_sets() and os.environ.get("SKDISK_INSTRUCTION_SET") == "none":
     pytest.skip("SKDISK_INSTRUCTION_SET asks for no kernel", allow_module_level=True)
+assert kernel.get_instruction_sets(), kernel.explain_absence()
 
 N_THREADS = 8
+BEST = kernel.get_instruction_sets()[-1]
 NETWORKS = [
     (Network((2, 64, 64, 2)), Settings(32, momentum=0.9, nesterov=True)),
     (Network((2, 16, 16, 3), "gelu"), Settings(5, optimizer="adam", dropout=(0.2, 0.5))),
@@ -60,11 +62,11 @@ def test_threads_may_share_the_rows_to_predict():
     parts = [slice(i, i + 77) for i in range(0, 999, 77)]
 
     def predict_part(part):
-        kernel.predict(network, parameters, X[part], out=out[part])
+        kernel.predict(network, parameters, X[part], out=out[part], instruction_set=BEST)
 
     with ThreadPoolExecutor(N_THREADS) as pool:
         list(pool.map(predict_part, parts))
-    assert np.array_equal(out, kernel.predict(network, parameters, X))
+    assert np.array_equal(out, kernel.predict(network, parameters, X, instruction_set=BEST))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -72,8 +74,8 @@ def test_a_forked_process_trains_while_its_parent_does():
     program = f"""
 import os, sys, threading
 sys.path.insert(0, {os.path.dirname(__file__)!r})
-from test_kernel_threads import NETWORKS, kernel, train
-job = (*NETWORKS[0], 0, kernel.get_instruction_sets()[-1])
+from test_kernel_threads import BEST, NETWORKS, train
+job = (*NETWORKS[0], 0, BEST)
 alone = train(*job)
 beside = threading.Thread(target=lambda: [train(*job) for _ in range(50)])
 beside.start()
