@@ -170,6 +170,7 @@ OPTIONS = {
     "momentum": Settings(momentum=0.9, weight_decay=1e-2),
     "nesterov": Settings(momentum=0.9, nesterov=True, weight_decay=1e-2),
     "clipping": Settings(momentum=0.5, max_norm=0.05),
+    "clipping of nothing": Settings(max_norm=50.0),
     "dropout": Settings(dropout=(0.25, 0.5)),
     "dropout of one layer": Settings(dropout=(0.0, 0.1), momentum=0.9),
     "adam": Settings(optimizer="adam", weight_decay=1e-2),
@@ -365,6 +366,27 @@ def test_divergence_is_seen_in_weights_whose_losses_are_finite(instruction_set):
     assert training.diverged
     assert np.isfinite(training.losses).all()
     assert_equal_bits(state.parameters, make_parameters(network))
+
+
+@pytest.mark.parametrize("instruction_set", SETS)
+@pytest.mark.parametrize(
+    ("scores", "bad_loss"), [([3e38, -3e38], np.inf), ([np.nan, 0], np.nan), ([0, np.nan], np.nan)]
+)
+def test_divergence_is_seen_in_losses_whose_weights_are_as_before(
+    scores, bad_loss, instruction_set
+):
+    """The biases of a network without inputs are its scores; a learning rate of 0 keeps them."""
+    network, how = Network((1, 2)), Settings(2)
+    data = Data(np.zeros((3, 1), dtype=np.float32), np.array([1, 1, 1]))
+    state = kernel.make_state(network, how)
+    state.parameters[2:] = scores
+    before = state.parameters.copy()
+    training = kernel.train(
+        network, how, state, data, make_orders(3, 2), np.zeros(2), instruction_set=instruction_set
+    )
+    assert (training.n_epochs, training.diverged) == (0, True)
+    np.testing.assert_array_equal(training.losses, [[bad_loss, bad_loss]])
+    assert_equal_bits(state.parameters, before)
 
 
 @pytest.mark.parametrize("instruction_set", SETS)

@@ -1083,7 +1083,9 @@ static void derive_loss(int width, float *Z, int64_t n_classes, const int32_t *l
         Floats share = weight / sum;
         for (int64_t c = 0; c < n_classes; c++)
             store(Z + c * PANEL + v, load(Z + c * PANEL + v) * share);
-        store(row_losses + v, weight * (logarithm(sum) + (top - load(row_losses + v))));
+        Floats loss = weight * (logarithm(sum) + (top - load(row_losses + v)));
+        /* 0 times infinity is no loss. */
+        store(row_losses + v, choose(weight > 0, loss, fill(0)));
     }
     for (int i = 0; i < width * LANES; i++) Z[labels[i] * PANEL + i] -= r[i];
 }
