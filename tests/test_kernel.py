@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import scipy.sparse
+import scipy.special
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -426,6 +427,25 @@ def test_predictions_are_those_of_the_module(activation, instruction_set):
             network, parameters, X, layer, instruction_set=instruction_set
         )
         np.testing.assert_allclose(out, values, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("instruction_set", SETS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_are_right_to_few_units_in_the_last_place(activation, instruction_set):
+    """A float32 has 1.2e-7 of its value between itself and the next."""
+    network, rng = Network((1, 1, 2), activation), np.random.default_rng(0)
+    parameters = np.array([1, 0, 0, 0, 0, 0], dtype=np.float32)
+    X = np.r_[
+        rng.uniform(-12, 12, 9000), np.geomspace(1e-10, 1, 500), -np.geomspace(1e-10, 1, 500)
+    ]
+    X = X.astype(np.float32)[:, None]
+    values = kernel.compute_outputs(network, parameters, X, 1, instruction_set=instruction_set)
+    if activation == "gelu":
+        # torch subtracts: x times 1 + erf loses all digits in the tail.
+        expected = X * scipy.special.ndtr(X.astype(np.float64))
+    else:
+        expected = ACTIVATIONS[activation]()(torch.from_numpy(X).double()).numpy()
+    np.testing.assert_allclose(values, expected, rtol=1e-5 if activation == "gelu" else 4e-7)
 
 
 @pytest.mark.parametrize("instruction_set", SETS)
