@@ -14,20 +14,12 @@ demo: .venv/installed ## Train the lesson's network, print its progress, draw di
 test: .venv/installed ## Run the tests and the examples in the documentation
 	$(BIN)/python -m pytest -n 2
 
-# The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Python's own memory
-# counts as leaked when it ends, so leaks are not looked for; threads are watched without torch,
-# whose own threads are not known to the sanitizer, and at addresses that it can map.
-sanitize: .venv/installed ## Run the kernel's tests under the address, undefined and thread sanitizers
-	$(call build_sanitized,address,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
-	cd build/address && ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 LD_PRELOAD="$(call find_libraries,asan)" \
-		$(abspath $(BIN))/python -m pytest -p no:cacheprovider $(KERNEL_TESTS)
-	$(call build_sanitized,thread,-fsanitize=thread)
-	cd build/thread && TSAN_OPTIONS=halt_on_error=1 LD_PRELOAD="$(call find_libraries,tsan)" \
-		setarch --addr-no-randomize $(abspath $(BIN))/python -m pytest -p no:cacheprovider \
-		--noconftest $(CURDIR)/tests/test_kernel_threads.py
-
-KERNEL_TESTS := $(CURDIR)/tests/test_kernel.py $(CURDIR)/tests/test_kernel_threads.py
+# The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
+# for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose
+# own threads the sanitizer does not know, and at addresses that it can map.
 comma := ,
+KERNEL_TESTS := $(addprefix $(CURDIR)/tests/,test_kernel.py test_kernel_threads.py)
+PYTEST = $(abspath $(BIN))/python -m pytest -p no:cacheprovider
 # The sanitizer stands in for functions of libstdc++, which torch brings later.
 find_libraries = $(foreach name,$(1) stdc++,$(shell $(CC) -print-file-name=lib$(name).so))
 define build_sanitized
@@ -36,6 +28,14 @@ define build_sanitized
 	CFLAGS="-g $(2)" LDFLAGS="$(2)" $(BIN)/python -c "from setuptools import setup; setup()" \
 		--quiet build_ext --force --build-lib build/$(1) --build-temp build/$(1)-objects
 endef
+
+sanitize: .venv/installed ## Run the kernel's tests under address, undefined and thread sanitizers
+	$(call build_sanitized,address,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
+	cd build/address && LD_PRELOAD="$(call find_libraries,asan)" \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(PYTEST) $(KERNEL_TESTS)
+	$(call build_sanitized,thread,-fsanitize=thread)
+	cd build/thread && LD_PRELOAD="$(call find_libraries,tsan)" TSAN_OPTIONS=halt_on_error=1 \
+		setarch --addr-no-randomize $(PYTEST) --noconftest $(lastword $(KERNEL_TESTS))
 
 bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture in benchmarks/results
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
