@@ -90,8 +90,8 @@ class Data(NamedTuple):
 
     Parameters
     ----------
-    X : ndarray or CSR matrix of shape (n_rows, n_features), dtype=float32
-        Dense rows are C-contiguous; those of `evaluate` may be float64.
+    X : ndarray of shape (n_rows, n_features), dtype=float32 or float64, or CSR matrix of float32
+        Dense rows are C-contiguous. Rows of float64 are rounded to float32 as they are read.
     labels : ndarray of shape (n_rows,), dtype=int64
         Classes, 0 to n_classes - 1.
     row_weights : ndarray of shape (n_rows,), dtype=float32, default=None
