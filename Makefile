@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test checks bench lint format clean
+.PHONY: help demo test checks sanitize bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -16,6 +16,29 @@ test: .venv/installed ## Run the tests and the examples in the documentation
 
 checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations (minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
+
+# The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
+# for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose
+# own threads the sanitizer does not know, and at addresses that it can map.
+comma := ,
+KERNEL_TESTS := $(addprefix $(CURDIR)/tests/,test_kernel.py test_kernel_threads.py)
+PYTEST = $(abspath $(BIN))/python -m pytest -p no:cacheprovider
+# The sanitizer stands in for functions of libstdc++, which torch brings later.
+find_libraries = $(foreach name,$(1) stdc++,$(shell $(CC) -print-file-name=lib$(name).so))
+define build_sanitized
+	rm -rf build/$(1) && mkdir -p build/$(1) && cp -r skdisk build/$(1)
+	rm -f build/$(1)/skdisk/_kernel/*.so
+	CFLAGS="-g $(2)" LDFLAGS="$(2)" $(BIN)/python -c "from setuptools import setup; setup()" \
+		--quiet build_ext --force --build-lib build/$(1) --build-temp build/$(1)-objects
+endef
+
+sanitize: .venv/installed ## Run the kernel's tests under address, undefined and thread sanitizers
+	$(call build_sanitized,address,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
+	cd build/address && LD_PRELOAD="$(call find_libraries,asan)" \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(PYTEST) $(KERNEL_TESTS)
+	$(call build_sanitized,thread,-fsanitize=thread)
+	cd build/thread && LD_PRELOAD="$(call find_libraries,tsan)" TSAN_OPTIONS=halt_on_error=1 \
+		setarch --addr-no-randomize $(PYTEST) --noconftest $(lastword $(KERNEL_TESTS))
 
 bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture in benchmarks/results
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
@@ -31,9 +54,10 @@ format: .venv/installed ## Format the code and mend what can be mended
 
 clean: ## Remove all that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis disk.png
+	rm -f skdisk/_kernel/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt $(wildcard skdisk/_kernel/*.[ch])
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

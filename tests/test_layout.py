@@ -81,10 +81,17 @@ def test_a_file_keeps_out_of_what_is_not_its_business(stem, forbidden):
     assert forbidden not in {module.split(".")[0] for module in modules}
 
 
-def test_make_disk_does_not_wait_for_torch():
-    program = (
-        "import sys; from skdisk import make_disk; make_disk(3); print('torch' in sys.modules)"
-    )
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("_kernel/*.py")), ids=lambda path: path.name)
+def test_the_kernel_needs_numpy_only(path):
+    modules = {module.split(".")[0] for level, module, _ in read_imports(path) if not level}
+    assert modules <= {"numpy", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize(
+    "statement", ["from skdisk import make_disk; make_disk(3)", "import skdisk._kernel"]
+)
+def test_make_disk_and_the_kernel_do_not_wait_for_torch(statement):
+    program = f"import sys; {statement}; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.stdout == "False\n", result.stderr
 

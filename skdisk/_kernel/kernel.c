@@ -49,14 +49,23 @@
 #include <arm_neon.h>
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
-#define ALIGNMENT 64      /* bytes of a line of the cache */
-#define MOST_BYTES (PTRDIFF_MAX / 4)
-#define SUM_LANES 16      /* lanes of a sum across lanes */
-#define WIDEST_PANEL 32   /* rows of data in a panel of the widest vectors */
+/* Between parts of a block of memory the address sanitizer sees only what it is told. */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define GAP ALIGNMENT
+#else
+#define GAP                                    0
+#define ASAN_POISON_MEMORY_REGION(start, size) ((void)0)
+#endif
+
+#define INLINE        static inline __attribute__((always_inline))
+#define ALIGNMENT     64 /* bytes of a line of the cache */
+#define MOST_BYTES    (PTRDIFF_MAX / 4)
+#define SUM_LANES     16    /* lanes of a sum across lanes */
+#define WIDEST_PANEL  32    /* rows of data in a panel of the widest vectors */
 #define CACHED_FLOATS 32768 /* a part of the second cache, for the left side of a product */
 
-/* ---------------------------------------------------------------------- numbers without vectors */
+/* --------------------------------------------------------------------- numbers without vectors */
 
 static int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -85,12 +94,13 @@ static int32_t draw_bits(int64_t key, int64_t seed) {
 
 /* The number that evenly distributed int32 are below with probability p. */
 static int32_t make_threshold(double p) {
-    double scaled = p * 4294967296.0, to_whole = 4503599627370496.0; /* 2^52: rounds half to even */
+    double scaled = p * 4294967296.0;
+    double to_whole = 4503599627370496.0; /* 2^52: rounds half to even */
     scaled = scaled + to_whole - to_whole;
     return (int32_t)((int64_t)(scaled > 4294967295.0 ? 4294967295.0 : scaled) - 2147483648LL);
 }
 
-/* ------------------------------------------------------------------------------- rows of features */
+/* ---------------------------------------------------------------------------- rows of features */
 
 static int64_t index_at(const void *indices, bool is_long, int64_t i) {
     return is_long ? ((const int64_t *)indices)[i] : ((const int32_t *)indices)[i];
@@ -119,7 +129,7 @@ INLINE void gather_row(const Rows *X, int64_t row, float *to, int64_t panel, int
     }
 }
 
-/* ----------------------------------------------------------------------------------------- memory */
+/* -------------------------------------------------------------------------------------- memory */
 
 /* Hands out parts of a block of memory; without a block, finds out how large it must be. */
 typedef struct {
@@ -136,7 +146,8 @@ static void *take(Cursor *cursor, int64_t rows, int64_t columns, size_t size) {
         return NULL;
     }
     char *part = cursor->block ? cursor->block + cursor->used : NULL;
-    cursor->used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    cursor->used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + GAP;
+    if (part) ASAN_POISON_MEMORY_REGION(part + bytes, cursor->block + cursor->used - part - bytes);
     return part;
 }
 
@@ -150,7 +161,7 @@ static void *open_block(Cursor *cursor) {
     return memory;
 }
 
-/* ----------------------------------------------------------------------- what training works with */
+/* -------------------------------------------------------------------- what training works with */
 
 /* A layer. Layer 0 is the data: it has n_units, A and AT only. */
 typedef struct {
@@ -214,14 +225,13 @@ static void lay_out(Training *t, Cursor *cursor) {
     t->W = take(cursor, t->n_padded, 1, sizeof(float));
     t->G = take(cursor, t->n_padded, 1, sizeof(float));
     for (int i = 0; i < 2; i++)
-        if (remembers(t->settings, i))
-            t->memory[i] = take(cursor, t->n_padded, 1, sizeof(float));
+        if (remembers(t->settings, i)) t->memory[i] = take(cursor, t->n_padded, 1, sizeof(float));
     for (int64_t l = 0; l <= L; l++) {
         Layer *layer = t->layers + l;
         layer->A = take(cursor, layer->n_units, t->room, sizeof(float));
         if (l < L)
-            layer->AT = take(cursor, round_up(layer->n_units, WIDEST_PANEL), t->room,
-                             sizeof(float));
+            layer->AT =
+                take(cursor, round_up(layer->n_units, WIDEST_PANEL), t->room, sizeof(float));
         if (l == 0 || l == L) continue;
         layer->S = take(cursor, layer->n_units, t->room, sizeof(float));
         if (dropout && dropout[l - 1] > 0)
@@ -250,7 +260,8 @@ static void copy_parameters(const Training *t, float *flat, float *padded, bool 
         const Layer *layer = t->layers + l;
         int64_t n = layer->n_inputs, n_units = layer->n_units;
         for (int64_t unit = 0; unit <= n_units; unit++) {
-            float *row = padded + (unit < n_units ? layer->at + unit * layer->row : layer->at_bias);
+            float *row =
+                padded + (unit < n_units ? layer->at + unit * layer->row : layer->at_bias);
             size_t bytes = sizeof(float) * (size_t)(unit < n_units ? n : n_units);
             if (to_padded) memcpy(row, flat, bytes);
             else memcpy(flat, row, bytes);
@@ -315,28 +326,28 @@ static void close_training(Training *t) {
     free(t->layers);
 }
 
-/* --------------------------------------------------------------------- what prediction works with */
+/* ------------------------------------------------------------------ what prediction works with */
 
 typedef struct {
     const Network *network;
     const float *parameters;
-    int64_t width;       /* of the widest layer */
-    float *staged;       /* rows of a panel, as they come: A_0^T */
-    float *A[2];         /* in turn A_{l-1} and A_l, a panel */
-    double *P;           /* of a panel */
+    int64_t widest; /* units of the widest layer */
+    float *staged;  /* rows of a panel, as they come: A_0^T */
+    float *A[2];    /* in turn A_{l-1} and A_l, a panel */
+    double *P;      /* of a panel */
     void *block;
 } Prediction;
 
 static void lay_out_prediction(Prediction *p, Cursor *cursor) {
     int64_t n_features = round_up(p->network->sizes[0], WIDEST_PANEL);
     p->staged = take(cursor, n_features, WIDEST_PANEL, sizeof(float));
-    for (int i = 0; i < 2; i++) p->A[i] = take(cursor, p->width, WIDEST_PANEL, sizeof(float));
+    for (int i = 0; i < 2; i++) p->A[i] = take(cursor, p->widest, WIDEST_PANEL, sizeof(float));
     p->P = take(cursor, p->network->sizes[p->network->n_layers], WIDEST_PANEL, sizeof(double));
 }
 
 static bool open_prediction(Prediction *p) {
     for (int64_t l = 0; l <= p->network->n_layers; l++)
-        if (p->network->sizes[l] > p->width) p->width = p->network->sizes[l];
+        if (p->network->sizes[l] > p->widest) p->widest = p->network->sizes[l];
     Cursor cursor = {0};
     lay_out_prediction(p, &cursor);
     p->block = open_block(&cursor);
@@ -345,23 +356,23 @@ static bool open_prediction(Prediction *p) {
     return true;
 }
 
-/* ------------------------------------------------------- the second half, for each instruction set */
+/* --------------------------------------------------- the second half, for each instruction set */
 
 #define GLUE_LATER(a, b) a##b
-#define GLUE(a, b) GLUE_LATER(a, b)
-#define NAME(function) GLUE(function, SUFFIX)
+#define GLUE(a, b)       GLUE_LATER(a, b)
+#define NAME(function)   GLUE(function, SUFFIX)
 
 /* HEIGHT: rows of a tile of a product, as many as the registers hold. */
-#define SUFFIX _base
-#define LANES 4
-#define HEIGHT 4
+#define SUFFIX         _base
+#define LANES          4
+#define HEIGHT         4
 #define FUSED(a, b, c) ((a) * (b) + (c))
 #include "kernel.c"
 
 #if defined(__aarch64__)
-#define SUFFIX _neon
-#define LANES 4
-#define HEIGHT 8
+#define SUFFIX         _neon
+#define LANES          4
+#define HEIGHT         8
 #define FUSED(a, b, c) (Floats) vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b))
 #define FUSED_DOUBLES(a, b, c) \
     (Doubles) vfmaq_f64((float64x2_t)(c), (float64x2_t)(a), (float64x2_t)(b))
@@ -376,28 +387,28 @@ static bool open_prediction(Prediction *p) {
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #endif
-#define SUFFIX _avx2
-#define LANES 8
-#define HEIGHT 6
-#define FUSED(a, b, c) (Floats) _mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c))
+#define SUFFIX                 _avx2
+#define LANES                  8
+#define HEIGHT                 6
+#define FUSED(a, b, c)         (Floats) _mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c))
 #define FUSED_DOUBLES(a, b, c) (Doubles) _mm256_fmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c))
-#define ROOT(x) (Floats) _mm256_sqrt_ps((__m256)(x))
+#define ROOT(x)                (Floats) _mm256_sqrt_ps((__m256)(x))
 #include "kernel.c"
 #if defined(__clang__)
 #pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl"))), \
-                             apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl"))), apply_to = function)
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")
 #endif
-#define SUFFIX _avx512
-#define LANES 16
-#define HEIGHT 8
-#define FUSED(a, b, c) (Floats) _mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c))
+#define SUFFIX                 _avx512
+#define LANES                  16
+#define HEIGHT                 8
+#define FUSED(a, b, c)         (Floats) _mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c))
 #define FUSED_DOUBLES(a, b, c) (Doubles) _mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(c))
-#define ROOT(x) (Floats) _mm512_sqrt_ps((__m512)(x))
+#define ROOT(x)                (Floats) _mm512_sqrt_ps((__m512)(x))
 #include "kernel.c"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -406,7 +417,7 @@ static bool open_prediction(Prediction *p) {
 #endif
 #endif
 
-/* ------------------------------------------------------------------------------------ the functions */
+/* ------------------------------------------------------------------------------- the functions */
 
 typedef struct {
     Status (*train)(Training *, State *, float *, int64_t *);
@@ -431,6 +442,9 @@ static const Routines ROUTINES_OF[N_INSTRUCTION_SETS] = {
 };
 
 bool kernel_has(InstructionSet set) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#endif
     switch (set) {
     case BASE: return true;
 #if defined(__x86_64__)
@@ -455,8 +469,7 @@ static const Routines *choose_routines(InstructionSet set, int64_t n_rows_at_onc
 Status kernel_train(InstructionSet set, const Network *network, const Settings *settings,
                     const Data *data, const Epochs *epochs, State *state, float *losses,
                     int64_t *n_done) {
-    Training training = {
-        .network = network, .settings = settings, .data = data, .epochs = epochs};
+    Training training = {.network = network, .settings = settings, .data = data, .epochs = epochs};
     Status status = NO_MEMORY;
     *n_done = 0;
     if (open_training(&training, state)) {
@@ -494,52 +507,111 @@ Status kernel_compute_outputs(InstructionSet set, const Network *network, const 
     return DONE;
 }
 
-#else /* ================================================ the arithmetic, once per instruction set */
+#else /* ============================================== the arithmetic, once per instruction set */
 
-#define PANEL (2 * LANES)
-#define HALF (LANES / 2)
+#define PANEL                (2 * LANES)
+#define HALF                 (LANES / 2)
 
-#define Floats NAME(Floats)
-#define Ints NAME(Ints)
-#define Words NAME(Words)
-#define Doubles NAME(Doubles)
-#define Longs NAME(Longs)
-#define HalfFloats NAME(HalfFloats)
-#define StoredFloats NAME(StoredFloats)
-#define StoredHalf NAME(StoredHalf)
-#define StoredDoubles NAME(StoredDoubles)
+/* Every name of the second half is a name of one instruction set. */
+#define Floats               NAME(Floats)
+#define Ints                 NAME(Ints)
+#define Words                NAME(Words)
+#define Doubles              NAME(Doubles)
+#define Longs                NAME(Longs)
+#define LongWords            NAME(LongWords)
+#define HalfFloats           NAME(HalfFloats)
+#define StoredFloats         NAME(StoredFloats)
+#define StoredHalf           NAME(StoredHalf)
+#define StoredDoubles        NAME(StoredDoubles)
+#define load                 NAME(load)
+#define store                NAME(store)
+#define fill                 NAME(fill)
+#define choose               NAME(choose)
+#define fused                NAME(fused)
+#define root                 NAME(root)
+#define sum_lanes            NAME(sum_lanes)
+#define split_exp            NAME(split_exp)
+#define exponential          NAME(exponential)
+#define exponential_less_one NAME(exponential_less_one)
+#define logarithm            NAME(logarithm)
+#define hyperbolic_tangent   NAME(hyperbolic_tangent)
+#define sigmoid              NAME(sigmoid)
+#define normal               NAME(normal)
+#define activate             NAME(activate)
+#define Product              NAME(Product)
+#define tile                 NAME(tile)
+#define multiply_wide        NAME(multiply_wide)
+#define multiply             NAME(multiply)
+#define multiply_forward     NAME(multiply_forward)
+#define multiply_backward    NAME(multiply_backward)
+#define Shape                NAME(Shape)
+#define make_shape           NAME(make_shape)
+#define width_of             NAME(width_of)
+#define rows_at_once         NAME(rows_at_once)
+#define multiply_gradient    NAME(multiply_gradient)
+#define turn_fours           NAME(turn_fours)
+#define turn                 NAME(turn)
+#define transpose_square     NAME(transpose_square)
+#define transpose            NAME(transpose)
+#define transpose_back       NAME(transpose_back)
+#define part_of              NAME(part_of)
+#define sum_row              NAME(sum_row)
+#define sum_columns          NAME(sum_columns)
+#define compute_scores       NAME(compute_scores)
+#define draw_mask            NAME(draw_mask)
+#define activate_layer_by    NAME(activate_layer_by)
+#define activate_layer       NAME(activate_layer)
+#define go_forward           NAME(go_forward)
+#define derive_loss          NAME(derive_loss)
+#define go_back_to_scores    NAME(go_back_to_scores)
+#define compute_gradient     NAME(compute_gradient)
+#define go_back_through      NAME(go_back_through)
+#define go_back              NAME(go_back)
+#define clip_gradient        NAME(clip_gradient)
+#define step_by_sgd          NAME(step_by_sgd)
+#define step_by_adam         NAME(step_by_adam)
+#define step                 NAME(step)
+#define take_batch           NAME(take_batch)
+#define train_batch          NAME(train_batch)
+#define train_epoch          NAME(train_epoch)
+#define fill_doubles         NAME(fill_doubles)
+#define choose_doubles       NAME(choose_doubles)
+#define fused_doubles        NAME(fused_doubles)
+#define exponential_doubles  NAME(exponential_doubles)
+#define logarithm_doubles    NAME(logarithm_doubles)
+#define predict_layers       NAME(predict_layers)
+#define take_panel           NAME(take_panel)
+#define widen                NAME(widen)
+#define normalise            NAME(normalise)
+#define is_first_of_largest  NAME(is_first_of_largest)
+
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef double Doubles __attribute__((vector_size(4 * LANES)));
 typedef int64_t Longs __attribute__((vector_size(4 * LANES)));
+typedef uint64_t LongWords __attribute__((vector_size(4 * LANES)));
 typedef float HalfFloats __attribute__((vector_size(2 * LANES)));
 /* As they lie in memory: anywhere, and beside single numbers. */
 typedef float StoredFloats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float StoredHalf __attribute__((vector_size(2 * LANES), aligned(4), may_alias));
 typedef double StoredDoubles __attribute__((vector_size(4 * LANES), aligned(8), may_alias));
 
-/* ---------------------------------------------------------------------------------------- vectors */
+/* ------------------------------------------------------------------------------------- vectors */
 
-#define load NAME(load)
 INLINE Floats load(const float *from) { return *(const StoredFloats *)from; }
 
-#define store NAME(store)
 INLINE void store(float *to, Floats x) { *(StoredFloats *)to = x; }
 
-#define fill NAME(fill)
 INLINE Floats fill(float x) { return x - (Floats){0}; }
 
-#define choose NAME(choose)
 INLINE Floats choose(Ints where, Floats a, Floats b) {
     return (Floats)((where & (Ints)a) | (~where & (Ints)b));
 }
 
 /* a b + c, fused wherever the instruction set can */
-#define fused NAME(fused)
 INLINE Floats fused(Floats a, Floats b, Floats c) { return FUSED(a, b, c); }
 
-#define root NAME(root)
 INLINE Floats root(Floats x) {
 #ifdef ROOT
     return ROOT(x);
@@ -550,7 +622,6 @@ INLINE Floats root(Floats x) {
 }
 
 /* Add up 16 lanes that lie in 16 / LANES vectors. */
-#define sum_lanes NAME(sum_lanes)
 INLINE float sum_lanes(const Floats *parts) {
     float x[SUM_LANES];
     memcpy(x, parts, sizeof x);
@@ -559,11 +630,10 @@ INLINE float sum_lanes(const Floats *parts) {
     return x[0];
 }
 
-/* --------------------------------------------------------------------------- functions of vectors */
+/* ------------------------------------------------------------------------ functions of vectors */
 
 /* x = n log 2 + t, n whole and |t| <= log(2) / 2; returns e^t - 1 by Taylor's series, and 2^n. For
    |x| <= 88; of NaN it is NaN. */
-#define split_exp NAME(split_exp)
 INLINE Floats split_exp(Floats x, Floats *power) {
     Floats to_whole = fill(12582912.0f); /* 1.5 * 2^23, whose last bit is 1 */
     Floats n = fused(x, fill(1.44269504f), to_whole);
@@ -581,7 +651,6 @@ INLINE Floats split_exp(Floats x, Floats *power) {
 }
 
 /* e^x, at most 2e38 */
-#define exponential NAME(exponential)
 INLINE Floats exponential(Floats x) {
     Floats power, within = choose(x > 88.0f, fill(88.0f), choose(x < -87.0f, fill(-87.0f), x));
     Floats less_one = split_exp(within, &power);
@@ -589,7 +658,6 @@ INLINE Floats exponential(Floats x) {
 }
 
 /* e^x - 1 for x <= 88 */
-#define exponential_less_one NAME(exponential_less_one)
 INLINE Floats exponential_less_one(Floats x) {
     Floats power, less_one = split_exp(choose(x < -87.0f, fill(-87.0f), x), &power);
     return fused(power, less_one, power - 1.0f);
@@ -597,7 +665,6 @@ INLINE Floats exponential_less_one(Floats x) {
 
 /* log x for normal x; of NaN and infinity it is NaN. x = 2^n m, 1/2 <= m^2 < 2;
    log m = 2 artanh s, s = (m - 1) / (m + 1) */
-#define logarithm NAME(logarithm)
 INLINE Floats logarithm(Floats x) {
     Words bits = (Words)x - 0x3F3504F3u; /* sqrt(1/2) */
     Floats n = __builtin_convertvector((Ints)bits >> 23, Floats);
@@ -611,7 +678,6 @@ INLINE Floats logarithm(Floats x) {
 }
 
 /* tanh |x| = e / (e + 2) with e = e^2|x| - 1; from 9.1 on it rounds to 1 */
-#define hyperbolic_tangent NAME(hyperbolic_tangent)
 INLINE Floats hyperbolic_tangent(Floats x) {
     Words sign = (Words)x & 0x80000000u;
     Floats size = (Floats)((Words)x ^ sign), power;
@@ -621,12 +687,10 @@ INLINE Floats hyperbolic_tangent(Floats x) {
     return (Floats)((Words)(e / (e + 2.0f)) | sign);
 }
 
-#define sigmoid NAME(sigmoid)
 INLINE Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
 
 /* The normal distribution's Phi(x), and its density. Phi(-u) is the density by Mills' ratio, which
    is a polynomial in t = 1 / (1 + 0.3 u), fitted to 1.3e-7 of its value for 0 <= u <= 13.5 */
-#define normal NAME(normal)
 INLINE Floats normal(Floats x, Floats *density) {
     Floats u = (Floats)((Words)x & 0x7FFFFFFFu), t = 1.0f / fused(u, fill(0.3f), fill(1));
     Floats e = exponential(-0.5f * u * u), p = fill(0.0359319249f);
@@ -643,7 +707,6 @@ INLINE Floats normal(Floats x, Floats *density) {
 }
 
 /* a = f(z) and its slope, by the definitions of torch.nn. NaN stays NaN. */
-#define activate NAME(activate)
 INLINE Floats activate(Activation f, Floats z, Floats *slope) {
     const Floats zero = {0}, one = fill(1);
     const float alpha = f == SELU ? 1.6732632423543772f : 1;
@@ -651,12 +714,8 @@ INLINE Floats activate(Activation f, Floats z, Floats *slope) {
     Floats a = z, density;
     *slope = one;
     switch (f) {
-    case RELU:
-        *slope = choose(z > 0, one, zero);
-        return choose(z <= 0, zero, z);
-    case LEAKY_RELU:
-        *slope = choose(z > 0, one, fill(0.01f));
-        return z * *slope;
+    case RELU: *slope = choose(z > 0, one, zero); return choose(z <= 0, zero, z);
+    case LEAKY_RELU: *slope = choose(z > 0, one, fill(0.01f)); return z * *slope;
     case TANH:
         a = hyperbolic_tangent(z);
         *slope = fused(-a, a, one);
@@ -682,11 +741,10 @@ INLINE Floats activate(Activation f, Floats z, Floats *slope) {
     }
 }
 
-/* --------------------------------------------------------------------------------------- products */
+/* ------------------------------------------------------------------------------------ products */
 
 /* C(r, :) = (start_r + sum over panels t and terms k of P(r, t, k) Q(t, k, :)) * factor(r, :).
    Distances are those from a row, a term or a panel to the next. */
-#define Product NAME(Product)
 typedef struct {
     const float *P;
     ptrdiff_t P_row, P_term, P_panel;
@@ -700,7 +758,6 @@ typedef struct {
 } Product;
 
 /* `height` rows of C, `width` vectors wide, in registers. */
-#define tile NAME(tile)
 INLINE void tile(int height, int width, Product c, int64_t row) {
     Floats sum[HEIGHT][2];
 #pragma GCC unroll 8
@@ -731,7 +788,6 @@ INLINE void tile(int height, int width, Product c, int64_t row) {
         }
 }
 
-#define multiply_wide NAME(multiply_wide)
 INLINE void multiply_wide(int width, Product c, int64_t n_rows) {
     int64_t row = 0;
     for (; row + HEIGHT <= n_rows; row += HEIGHT) tile(HEIGHT, width, c, row);
@@ -740,67 +796,81 @@ INLINE void multiply_wide(int width, Product c, int64_t n_rows) {
     for (; row < n_rows; row++) tile(1, width, c, row);
 }
 
-#define multiply NAME(multiply)
 INLINE void multiply(int width, Product c, int64_t n_rows) {
     if (width == 2) multiply_wide(2, c, n_rows);
     else multiply_wide(1, c, n_rows);
 }
 
 /* Z = W A + b, of one panel and n rows of W. */
-#define multiply_forward NAME(multiply_forward)
 static void multiply_forward(int width, int64_t n, const float *W, ptrdiff_t W_row,
                              const float *biases, int64_t n_inputs, const float *A, float *Z) {
-    Product c = {.P = W, .P_row = W_row, .P_term = 1, .Q = A, .n_panels = 1, .n_last = n_inputs,
-                 .start = biases, .C = Z, .C_row = PANEL};
+    Product c = {.P = W,
+                 .P_row = W_row,
+                 .P_term = 1,
+                 .Q = A,
+                 .n_panels = 1,
+                 .n_last = n_inputs,
+                 .start = biases,
+                 .C = Z,
+                 .C_row = PANEL};
     multiply(width, c, n);
 }
 
 /* D_{l-1} = (W^T D) * S, of one panel and n columns of W. */
-#define multiply_backward NAME(multiply_backward)
 static void multiply_backward(int width, int64_t n, const float *W, ptrdiff_t W_row,
                               int64_t n_units, const float *D, const float *S, float *D_below) {
-    Product c = {.P = W, .P_row = 1, .P_term = W_row, .Q = D, .n_panels = 1, .n_last = n_units,
-                 .factor = S, .C = D_below, .C_row = PANEL};
+    Product c = {.P = W,
+                 .P_row = 1,
+                 .P_term = W_row,
+                 .Q = D,
+                 .n_panels = 1,
+                 .n_last = n_units,
+                 .factor = S,
+                 .C = D_below,
+                 .C_row = PANEL};
     multiply(width, c, n);
 }
 
-/* ------------------------------------------------------------------------------------ a batch's shape */
+/* ----------------------------------------------------------------------------- a batch's shape */
 
 /* Rows of a batch in panels; the last panel may have fewer rows, and use one of its vectors. */
-#define Shape NAME(Shape)
 typedef struct {
     int64_t n_rows, n_panels, n_last;
 } Shape;
 
-#define make_shape NAME(make_shape)
 INLINE Shape make_shape(int64_t n_rows) {
     int64_t n_panels = (n_rows + PANEL - 1) / PANEL;
     return (Shape){n_rows, n_panels, n_rows - (n_panels - 1) * PANEL};
 }
 
-#define width_of NAME(width_of)
 INLINE int width_of(Shape shape, int64_t panel) {
     return panel < shape.n_panels - 1 || shape.n_last > LANES ? 2 : 1;
 }
 
 /* How many rows of a product's left side, of n numbers each, stay in the cache; whole tiles. */
-#define rows_at_once NAME(rows_at_once)
 INLINE int64_t rows_at_once(int64_t n) {
     int64_t tiles = CACHED_FLOATS / n / (HEIGHT * 4);
     return (tiles > 1 ? tiles : 1) * HEIGHT * 4;
 }
 
 /* dL/dW = D A^T, of n rows of D and those columns of W that AT begins with. */
-#define multiply_gradient NAME(multiply_gradient)
 static void multiply_gradient(int width, int64_t n, Shape shape, const float *D, int64_t n_units,
                               const float *AT, float *G, ptrdiff_t G_row) {
-    Product c = {.P = D, .P_row = PANEL, .P_term = 1, .P_panel = n_units * PANEL, .Q = AT,
-                 .Q_panel = PANEL * PANEL, .n_panels = shape.n_panels, .n_terms = PANEL,
-                 .n_last = shape.n_last, .C = G, .C_row = G_row};
+    Product c = {.P = D,
+                 .P_row = PANEL,
+                 .P_term = 1,
+                 .P_panel = n_units * PANEL,
+                 .Q = AT,
+                 .Q_panel = PANEL * PANEL,
+                 .n_panels = shape.n_panels,
+                 .n_terms = PANEL,
+                 .n_last = shape.n_last,
+                 .C = G,
+                 .C_row = G_row};
     multiply(width, c, n);
 }
 
-/* ----------------------------------------------------------------------------- transposing squares */
+/* ------------------------------------------------------------------------- transposing squares */
 
 #if LANES == 4
 #define EACH_FOUR(f) f(0)
@@ -809,14 +879,13 @@ static void multiply_gradient(int width, int64_t n, Shape shape, const float *D,
 #else
 #define EACH_FOUR(f) f(0), f(4), f(8), f(12)
 #endif
-#define ZIP_LOW(i) i, i + LANES, i + 1, i + 1 + LANES
-#define ZIP_HIGH(i) i + 2, i + 2 + LANES, i + 3, i + 3 + LANES
-#define PAIR_LOW(i) i, i + 1, i + LANES, i + 1 + LANES
-#define PAIR_HIGH(i) i + 2, i + 3, i + 2 + LANES, i + 3 + LANES
+#define ZIP_LOW(i)         i, i + LANES, i + 1, i + 1 + LANES
+#define ZIP_HIGH(i)        i + 2, i + 2 + LANES, i + 3, i + 3 + LANES
+#define PAIR_LOW(i)        i, i + 1, i + LANES, i + 1 + LANES
+#define PAIR_HIGH(i)       i + 2, i + 3, i + 2 + LANES, i + 3 + LANES
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 
 /* Transpose each 4 x 4 numbers of four vectors. */
-#define turn_fours NAME(turn_fours)
 INLINE void turn_fours(Floats *a) {
     Floats low = SHUFFLE(a[0], a[1], EACH_FOUR(ZIP_LOW));
     Floats high = SHUFFLE(a[0], a[1], EACH_FOUR(ZIP_HIGH));
@@ -831,14 +900,13 @@ INLINE void turn_fours(Floats *a) {
 /* Fours 0, 2, ... and 1, 3, ... of two vectors. */
 #if LANES == 8
 #define EVEN_FOURS 0, 1, 2, 3, 8, 9, 10, 11
-#define ODD_FOURS 4, 5, 6, 7, 12, 13, 14, 15
+#define ODD_FOURS  4, 5, 6, 7, 12, 13, 14, 15
 #else
 #define EVEN_FOURS 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27
-#define ODD_FOURS 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
+#define ODD_FOURS  4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
 #endif
 
 /* Transpose LANES vectors of LANES numbers. */
-#define turn NAME(turn)
 INLINE void turn(Floats *a) {
 #pragma GCC unroll 4
     for (int i = 0; i < LANES; i += 4) turn_fours(a + i);
@@ -864,9 +932,8 @@ INLINE void turn(Floats *a) {
 #endif
 }
 
-/* Transpose n_from rows of LANES numbers into LANES columns, n_to of them, of LANES numbers; what is
-   missing is 0. Rows are PANEL apart on both sides. */
-#define transpose_square NAME(transpose_square)
+/* Transpose n_from rows of LANES numbers into n_to rows; what is missing is 0. Rows are PANEL
+   apart on both sides. */
 INLINE void transpose_square(const float *from, int64_t n_from, float *to, int64_t n_to) {
     Floats a[LANES];
 #pragma GCC unroll 16
@@ -878,44 +945,51 @@ INLINE void transpose_square(const float *from, int64_t n_from, float *to, int64
 }
 
 /* A^T of A. */
-#define transpose NAME(transpose)
 static void transpose(Shape shape, int64_t room, const float *A, int64_t n_units, float *AT) {
     for (int64_t panel = 0; panel < shape.n_panels; panel++)
         for (int64_t unit = 0; unit < n_units; unit += LANES)
             for (int v = 0; v < width_of(shape, panel); v++)
                 transpose_square(A + (panel * n_units + unit) * PANEL + v * LANES, n_units - unit,
                                  AT + (unit / PANEL * room + panel * PANEL + v * LANES) * PANEL +
-                                     unit % PANEL, LANES);
+                                     unit % PANEL,
+                                 LANES);
 }
 
 /* A of A^T, of the data. */
-#define transpose_back NAME(transpose_back)
 static void transpose_back(Shape shape, int64_t room, const float *AT, int64_t n_units, float *A) {
     for (int64_t panel = 0; panel < shape.n_panels; panel++)
         for (int64_t unit = 0; unit < n_units; unit += LANES)
             for (int v = 0; v < width_of(shape, panel); v++)
-                transpose_square(AT + (unit / PANEL * room + panel * PANEL + v * LANES) * PANEL +
-                                     unit % PANEL, LANES,
-                                 A + (panel * n_units + unit) * PANEL + v * LANES, n_units - unit);
+                transpose_square(
+                    AT + (unit / PANEL * room + panel * PANEL + v * LANES) * PANEL + unit % PANEL,
+                    LANES, A + (panel * n_units + unit) * PANEL + v * LANES, n_units - unit);
 }
 
-/* dL/db = the sum of D over its columns, in 16 lanes. */
-#define sum_columns NAME(sum_columns)
+/* Of 16 lanes that lie in N_PARTS vectors, the part that a vector of a panel belongs to. */
+#define N_PARTS (SUM_LANES / LANES)
+INLINE int part_of(int64_t panel, int v) {
+    return N_PARTS <= 2 ? v % N_PARTS : (int)(panel % 2) * 2 + v;
+}
+
+/* The sum of a row of D, as far as vectors can be added: LANES numbers. */
+INLINE Floats sum_row(Shape shape, const float *D, int64_t n_units) {
+    Floats parts[N_PARTS] = {{0}};
+    for (int64_t panel = 0; panel < shape.n_panels; panel++, D += n_units * PANEL) {
+        parts[part_of(panel, 0)] += load(D);
+        if (width_of(shape, panel) == 2) parts[part_of(panel, 1)] += load(D + LANES);
+    }
+    for (int half = N_PARTS / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) parts[i] += parts[i + half];
+    return parts[0];
+}
+
+/* dL/db = the sum of D over its columns; of LANES rows at once, by transposing what is left. */
 static void sum_columns(Shape shape, const float *D, int64_t n_units, float *G) {
-    enum { N_PARTS = SUM_LANES / LANES };
     for (int64_t unit = 0; unit < n_units; unit += LANES) {
         Floats sums[LANES];
-        for (int u = 0; u < LANES; u++) {
-            Floats parts[N_PARTS] = {{0}};
-            if (unit + u < n_units)
-                for (int64_t panel = 0; panel < shape.n_panels; panel++)
-                    for (int v = 0; v < width_of(shape, panel); v++)
-                        parts[(2 * panel + v) % N_PARTS] +=
-                            load(D + (panel * n_units + unit + u) * PANEL + v * LANES);
-            for (int half = N_PARTS / 2; half; half /= 2)
-                for (int i = 0; i < half; i++) parts[i] += parts[i + half];
-            sums[u] = parts[0];
-        }
+        for (int u = 0; u < LANES; u++)
+            sums[u] =
+                u < n_units - unit ? sum_row(shape, D + (unit + u) * PANEL, n_units) : fill(0);
         turn(sums);
 #pragma GCC unroll 4
         for (int half = LANES / 2; half; half /= 2)
@@ -925,23 +999,20 @@ static void sum_columns(Shape shape, const float *D, int64_t n_units, float *G) 
     }
 }
 
-/* ------------------------------------------------------------------------------------- the way forward */
+/* ----------------------------------------------------------------------------- the way forward */
 
 /* Z_l = W_l A_{l-1} + b_l */
-#define compute_scores NAME(compute_scores)
 static void compute_scores(Shape shape, const Layer *layer, const float *W, const float *A_below) {
     int64_t n_units = layer->n_units, n_inputs = layer->n_inputs, step = rows_at_once(n_inputs);
     for (int64_t unit = 0; unit < n_units; unit += step)
         for (int64_t panel = 0; panel < shape.n_panels; panel++)
-            multiply_forward(width_of(shape, panel), least(step, n_units - unit),
-                             W + layer->at + unit * layer->row, layer->row,
-                             W + layer->at_bias + unit, n_inputs,
-                             A_below + panel * n_inputs * PANEL,
-                             layer->A + (panel * n_units + unit) * PANEL);
+            multiply_forward(
+                width_of(shape, panel), least(step, n_units - unit),
+                W + layer->at + unit * layer->row, layer->row, W + layer->at_bias + unit, n_inputs,
+                A_below + panel * n_inputs * PANEL, layer->A + (panel * n_units + unit) * PANEL);
 }
 
 /* M_l of some rows and a unit, `make_mask` of the Python package's module `noise` */
-#define draw_mask NAME(draw_mask)
 INLINE Floats draw_mask(const Layer *layer, const int32_t *row_bits, int32_t unit_bits) {
     Words bits = (Words)load((const float *)row_bits) ^ (uint32_t)unit_bits;
     bits *= 0x7FEB352Du;
@@ -951,8 +1022,8 @@ INLINE Floats draw_mask(const Layer *layer, const int32_t *row_bits, int32_t uni
 }
 
 /* A_l = f(Z_l) * M_l and S_l = f'(Z_l) * M_l */
-#define activate_layer_by NAME(activate_layer_by)
-INLINE void activate_layer_by(Activation f, Shape shape, const Layer *layer, const int32_t *row_bits) {
+INLINE void activate_layer_by(Activation f, Shape shape, const Layer *layer,
+                              const int32_t *row_bits) {
     for (int64_t panel = 0; panel < shape.n_panels; panel++)
         for (int64_t unit = 0; unit < layer->n_units; unit++)
             for (int v = 0; v < width_of(shape, panel); v++) {
@@ -968,19 +1039,19 @@ INLINE void activate_layer_by(Activation f, Shape shape, const Layer *layer, con
             }
 }
 
-#define activate_layer NAME(activate_layer)
-static void activate_layer(Activation f, Shape shape, const Layer *layer, const int32_t *row_bits) {
+static void activate_layer(Activation f, Shape shape, const Layer *layer,
+                           const int32_t *row_bits) {
 #define CASE(which) \
     case which: activate_layer_by(which, shape, layer, row_bits); break;
     switch (f) {
-        CASE(RELU) CASE(TANH) CASE(LOGISTIC) CASE(IDENTITY) CASE(LEAKY_RELU)
-        CASE(ELU) CASE(SELU) CASE(GELU) CASE(SILU)
-    default: break;
+        CASE(RELU)
+        CASE(TANH)
+        CASE(LOGISTIC)
+        CASE(IDENTITY) CASE(LEAKY_RELU) CASE(ELU) CASE(SELU) CASE(GELU) CASE(SILU) default : break;
     }
 #undef CASE
 }
 
-#define go_forward NAME(go_forward)
 static void go_forward(const Training *t, Shape shape) {
     int64_t L = t->network->n_layers;
     for (int64_t l = 1; l <= L; l++) {
@@ -992,10 +1063,9 @@ static void go_forward(const Training *t, Shape shape) {
     }
 }
 
-/* ------------------------------------------------------------------------------------------ the loss */
+/* ------------------------------------------------------------------------------------ the loss */
 
 /* Z <- (P - T) * r, of a panel, and the rows' losses - r log P_y. */
-#define derive_loss NAME(derive_loss)
 static void derive_loss(int width, float *Z, int64_t n_classes, const int32_t *labels,
                         const float *r, float *row_losses) {
     for (int i = 0; i < width * LANES; i++) row_losses[i] = Z[labels[i] * PANEL + i];
@@ -1013,30 +1083,30 @@ static void derive_loss(int width, float *Z, int64_t n_classes, const int32_t *l
         Floats share = weight / sum;
         for (int64_t c = 0; c < n_classes; c++)
             store(Z + c * PANEL + v, load(Z + c * PANEL + v) * share);
-        store(row_losses + v, weight * (logarithm(sum) + (top - load(row_losses + v))));
+        Floats loss = weight * (logarithm(sum) + (top - load(row_losses + v)));
+        /* 0 times infinity is no loss. */
+        store(row_losses + v, choose(weight > 0, loss, fill(0)));
     }
     for (int i = 0; i < width * LANES; i++) Z[labels[i] * PANEL + i] -= r[i];
 }
 
 /* D_L = (P - T) * r; returns the loss. */
-#define go_back_to_scores NAME(go_back_to_scores)
 static float go_back_to_scores(const Training *t, Shape shape) {
     const Layer *last = t->layers + t->network->n_layers;
-    Floats parts[SUM_LANES / LANES] = {{0}};
+    Floats parts[N_PARTS] = {{0}};
     for (int64_t panel = 0; panel < shape.n_panels; panel++) {
         float *row_losses = t->row_losses + panel * PANEL;
         derive_loss(width_of(shape, panel), last->A + panel * last->n_units * PANEL, last->n_units,
                     t->labels + panel * PANEL, t->r + panel * PANEL, row_losses);
         for (int v = 0; v < width_of(shape, panel); v++)
-            parts[(2 * panel + v) % (SUM_LANES / LANES)] += load(row_losses + v * LANES);
+            parts[part_of(panel, v)] += load(row_losses + v * LANES);
     }
     return sum_lanes(parts);
 }
 
-/* --------------------------------------------------------------------------------------- the way back */
+/* -------------------------------------------------------------------------------- the way back */
 
 /* dL/dW_l = D_l A_{l-1}^T, and dL/db_l */
-#define compute_gradient NAME(compute_gradient)
 static void compute_gradient(const Training *t, Shape shape, const Layer *layer) {
     int64_t n_units = layer->n_units, n_inputs = layer->n_inputs;
     int64_t step = rows_at_once(shape.n_rows);
@@ -1049,7 +1119,6 @@ static void compute_gradient(const Training *t, Shape shape, const Layer *layer)
 }
 
 /* D_{l-1} = (W_l^T D_l) * S_{l-1} */
-#define go_back_through NAME(go_back_through)
 static void go_back_through(const Training *t, Shape shape, const Layer *layer) {
     int64_t n_units = layer->n_units, n_inputs = layer->n_inputs, step = rows_at_once(n_units);
     const Layer *below = layer - 1;
@@ -1062,7 +1131,6 @@ static void go_back_through(const Training *t, Shape shape, const Layer *layer) 
         }
 }
 
-#define go_back NAME(go_back)
 static void go_back(const Training *t, Shape shape) {
     for (int64_t l = t->network->n_layers; l >= 1; l--) {
         compute_gradient(t, shape, t->layers + l);
@@ -1070,7 +1138,7 @@ static void go_back(const Training *t, Shape shape) {
     }
 }
 
-/* ---------------------------------------------------------------------- from gradients to new weights
+/* --------------------------------------------------------------- from gradients to new weights
 
    As torch.nn.utils.clip_grad_norm_ and torch.optim compute them, number by number:
 
@@ -1084,11 +1152,10 @@ static void go_back(const Training *t, Shape shape) {
    t counts the steps. The last line is W - s M / (sqrt(V) + e), where s = lr sqrt(1 - b2^t) /
    (1 - b1^t) and e = eps sqrt(1 - b2^t). */
 
-#define clip_gradient NAME(clip_gradient)
 static void clip_gradient(float *G, int64_t n, double max_norm) {
-    Floats parts[SUM_LANES / LANES] = {{0}};
+    Floats parts[N_PARTS] = {{0}};
     for (int64_t i = 0; i < n; i += SUM_LANES)
-        for (int part = 0; part < SUM_LANES / LANES; part++) {
+        for (int part = 0; part < N_PARTS; part++) {
             Floats g = load(G + i + part * LANES);
             parts[part] = fused(g, g, parts[part]);
         }
@@ -1097,7 +1164,6 @@ static void clip_gradient(float *G, int64_t n, double max_norm) {
     for (int64_t i = 0; i < n; i += LANES) store(G + i, load(G + i) * factor);
 }
 
-#define step_by_sgd NAME(step_by_sgd)
 INLINE void step_by_sgd(bool momentum, bool nesterov, const Training *t, double lr) {
     Floats d = fill((float)t->settings->weight_decay), m = fill((float)t->settings->momentum);
     Floats minus_lr = fill(-(float)lr);
@@ -1113,7 +1179,6 @@ INLINE void step_by_sgd(bool momentum, bool nesterov, const Training *t, double 
     }
 }
 
-#define step_by_adam NAME(step_by_adam)
 static void step_by_adam(const Training *t, double lr) {
     const Settings *how = t->settings;
     bool decoupled = how->optimizer == ADAMW;
@@ -1135,7 +1200,6 @@ static void step_by_adam(const Training *t, double lr) {
     }
 }
 
-#define step NAME(step)
 static void step(Training *t, double lr) {
     const Settings *how = t->settings;
     t->n_steps++;
@@ -1146,11 +1210,10 @@ static void step(Training *t, double lr) {
     else step_by_sgd(true, false, t, lr);
 }
 
-/* --------------------------------------------------------------------------------------------- training */
+/* ------------------------------------------------------------------------------------ training */
 
 /* Gather a batch. What is missing to whole vectors repeats its first row, without weight: it is
    finite where the batch is. */
-#define take_batch NAME(take_batch)
 static void take_batch(const Training *t, Shape shape, const int64_t *positions, int64_t seed) {
     const Data *data = t->data;
     const Layer *input = t->layers;
@@ -1167,7 +1230,6 @@ static void take_batch(const Training *t, Shape shape, const int64_t *positions,
     transpose_back(shape, t->room, input->AT, input->n_units, input->A);
 }
 
-#define train_batch NAME(train_batch)
 static float train_batch(Training *t, const int64_t *positions, int64_t n_rows, int64_t seed,
                          double lr) {
     Shape shape = make_shape(n_rows);
@@ -1179,16 +1241,15 @@ static float train_batch(Training *t, const int64_t *positions, int64_t n_rows, 
     return loss;
 }
 
-#define train_epoch NAME(train_epoch)
 static void train_epoch(Training *t, int64_t epoch, float *losses) {
     const Epochs *epochs = t->epochs;
     const int64_t *order = epochs->orders + epoch * epochs->n_rows;
     uint64_t seed = epochs->seeds ? (uint64_t)epochs->seeds[epoch] : 0;
     int64_t batch_size = least(t->settings->batch_size, epochs->n_rows);
     for (int64_t row = 0, batch = 0; row < epochs->n_rows; row += batch_size, batch++)
-        losses[batch] = train_batch(t, order + row, least(batch_size, epochs->n_rows - row),
-                                    mix((int64_t)(seed + (uint64_t)batch)),
-                                    epochs->learning_rates[epoch]);
+        losses[batch] =
+            train_batch(t, order + row, least(batch_size, epochs->n_rows - row),
+                        mix((int64_t)(seed + (uint64_t)batch)), epochs->learning_rates[epoch]);
 }
 
 static Status NAME(train)(Training *t, State *state, float *losses, int64_t *n_done) {
@@ -1203,17 +1264,14 @@ static Status NAME(train)(Training *t, State *state, float *losses, int64_t *n_d
     return DONE;
 }
 
-/* ------------------------------------------------------------------------------------------- prediction */
+/* ---------------------------------------------------------------------------------- prediction */
 
-#define fill_doubles NAME(fill_doubles)
 INLINE Doubles fill_doubles(double x) { return x - (Doubles){0}; }
 
-#define choose_doubles NAME(choose_doubles)
 INLINE Doubles choose_doubles(Longs where, Doubles a, Doubles b) {
     return (Doubles)((where & (Longs)a) | (~where & (Longs)b));
 }
 
-#define fused_doubles NAME(fused_doubles)
 INLINE Doubles fused_doubles(Doubles a, Doubles b, Doubles c) {
 #ifdef FUSED_DOUBLES
     return FUSED_DOUBLES(a, b, c);
@@ -1223,18 +1281,17 @@ INLINE Doubles fused_doubles(Doubles a, Doubles b, Doubles c) {
 }
 
 /* e^x for x <= 0, as `exponential` */
-#define exponential_doubles NAME(exponential_doubles)
 INLINE Doubles exponential_doubles(Doubles x) {
     Doubles to_whole = fill_doubles(6755399441055744.0); /* 1.5 * 2^52 */
     Doubles within = choose_doubles(x < -708, fill_doubles(-708), x);
     Doubles n = fused_doubles(within, fill_doubles(1.4426950408889634), to_whole);
-    Doubles power = (Doubles)(((Longs)n << 52) + 0x3FF0000000000000);
+    Doubles power = (Doubles)(((LongWords)n << 52) + 0x3FF0000000000000u);
     n -= to_whole;
     Doubles t = fused_doubles(n, fill_doubles(-0.693145751953125), within);
     t = fused_doubles(n, fill_doubles(-1.4286068203094173e-06), t);
     Doubles p = fill_doubles(1.0 / 6227020800);
     static const double factorials[] = {479001600, 39916800, 3628800, 362880, 40320, 5040,
-                                        720, 120, 24, 6, 2};
+                                        720,       120,      24,      6,      2};
 #pragma GCC unroll 11
     for (int i = 0; i < 11; i++) p = fused_doubles(p, t, fill_doubles(1 / factorials[i]));
     p = fused_doubles(p, t * t, t);
@@ -1242,12 +1299,11 @@ INLINE Doubles exponential_doubles(Doubles x) {
 }
 
 /* log x for x >= 1, as `logarithm` */
-#define logarithm_doubles NAME(logarithm_doubles)
 INLINE Doubles logarithm_doubles(Doubles x) {
-    const Longs half_root = (Longs)fill_doubles(0.70710678118654752);
-    Longs bits = (Longs)x - half_root;
-    Doubles n = __builtin_convertvector(bits >> 52, Doubles);
-    Doubles m = (Doubles)((bits & 0xFFFFFFFFFFFFF) + half_root);
+    const LongWords half_root = (LongWords)fill_doubles(0.70710678118654752);
+    LongWords bits = (LongWords)x - half_root;
+    Doubles n = __builtin_convertvector((Longs)bits >> 52, Doubles);
+    Doubles m = (Doubles)((bits & 0xFFFFFFFFFFFFFu) + half_root);
     Doubles s = (m - 1) / (m + 1), z = s * s, p = fill_doubles(2.0 / 23);
 #pragma GCC unroll 10
     for (int i = 21; i >= 3; i -= 2) p = fused_doubles(p, z, fill_doubles(2.0 / i));
@@ -1256,25 +1312,25 @@ INLINE Doubles logarithm_doubles(Doubles x) {
 }
 
 /* A_l, of a panel, from its parameters; A_0 is in p->A[0]. Returns where A_l is. */
-#define predict_layers NAME(predict_layers)
 static const float *predict_layers(const Prediction *p, int width, int64_t last) {
     const float *W = p->parameters;
     const int64_t *sizes = p->network->sizes;
     for (int64_t l = 1; l <= last; l++) {
         int64_t n_inputs = sizes[l - 1], n_units = sizes[l];
-        Layer layer = {.n_inputs = n_inputs, .n_units = n_units, .row = n_inputs,
-                       .at_bias = n_units * n_inputs, .A = p->A[l % 2]};
+        Layer layer = {.n_inputs = n_inputs,
+                       .n_units = n_units,
+                       .row = n_inputs,
+                       .at_bias = n_units * n_inputs,
+                       .A = p->A[l % 2]};
         Shape shape = make_shape(width * LANES);
         compute_scores(shape, &layer, W, p->A[(l - 1) % 2]);
-        if (l < p->network->n_layers)
-            activate_layer(p->network->activation, shape, &layer, NULL);
+        if (l < p->network->n_layers) activate_layer(p->network->activation, shape, &layer, NULL);
         W += n_units * (n_inputs + 1);
     }
     return p->A[last % 2];
 }
 
 /* A_0 of at most PANEL rows, from `first` on. */
-#define take_panel NAME(take_panel)
 static int take_panel(const Prediction *p, const Rows *X, int64_t first) {
     Shape shape = make_shape(least(PANEL, X->n_rows - first));
     for (int64_t i = 0; i < shape.n_rows; i++)
@@ -1283,13 +1339,11 @@ static int take_panel(const Prediction *p, const Rows *X, int64_t first) {
     return width_of(shape, 0);
 }
 
-#define widen NAME(widen)
 INLINE Doubles widen(const float *from) {
     return __builtin_convertvector(*(const StoredHalf *)from, Doubles);
 }
 
 /* Logarithms of the softmax of a panel of scores, or the softmax itself, in float64. */
-#define normalise NAME(normalise)
 static void normalise(int width, const float *Z, int64_t n_classes, Form form, double *P) {
     for (int v = 0; v < width * LANES; v += HALF) {
         Doubles top = widen(Z + v), sum = {0};
@@ -1332,11 +1386,11 @@ static void NAME(compute_outputs)(Prediction *p, const Rows *X, int64_t layer, f
 }
 
 /* Whether the score of class y is the first of the largest, of row i of a panel. */
-#define is_first_of_largest NAME(is_first_of_largest)
 INLINE bool is_first_of_largest(const float *Z, int64_t n_classes, int64_t y, int64_t i) {
     bool is_it = true;
     for (int64_t c = 0; c < n_classes; c++)
-        is_it &= c < y ? Z[c * PANEL + i] < Z[y * PANEL + i] : Z[c * PANEL + i] <= Z[y * PANEL + i];
+        is_it &=
+            c < y ? Z[c * PANEL + i] < Z[y * PANEL + i] : Z[c * PANEL + i] <= Z[y * PANEL + i];
     return is_it;
 }
 
@@ -1366,6 +1420,7 @@ static void NAME(evaluate)(Prediction *p, const Data *data, double *sums) {
 #undef ROOT
 #undef PANEL
 #undef HALF
+#undef N_PARTS
 #undef EACH_FOUR
 #undef EVEN_FOURS
 #undef ODD_FOURS

@@ -1,5 +1,5 @@
-/* What kernel.c does for module.c. Nothing here knows Python, and nothing is checked: sizes, labels,
-   orders and indices must be right, which module.c sees to. */
+/* What kernel.c does for module.c. Nothing here knows Python, and nothing is checked: sizes,
+   labels, orders and indices must be right, which module.c sees to. */
 #ifndef SKDISK_KERNEL_H
 #define SKDISK_KERNEL_H
 
@@ -8,14 +8,23 @@
 
 typedef enum { BASE, AVX2, AVX512, NEON, N_INSTRUCTION_SETS } InstructionSet;
 typedef enum {
-    RELU, TANH, LOGISTIC, IDENTITY, LEAKY_RELU, ELU, SELU, GELU, SILU, N_ACTIVATIONS
+    RELU,
+    TANH,
+    LOGISTIC,
+    IDENTITY,
+    LEAKY_RELU,
+    ELU,
+    SELU,
+    GELU,
+    SILU,
+    N_ACTIVATIONS
 } Activation;
 typedef enum { SGD, ADAM, ADAMW, N_OPTIMIZERS } Optimizer;
 typedef enum { LOG_PROBA, PROBA } Form;
 typedef enum { DONE, DIVERGED, NO_MEMORY } Status;
 
-/* What a network is. Its parameters are one run of floats: for each layer the weights, (n_out, n_in)
-   by rows, then the biases. What an optimiser remembers has the same layout. */
+/* What a network is. Its parameters are one run of floats: for each layer the weights,
+   (n_out, n_in) by rows, then the biases. What an optimiser remembers has the same layout. */
 typedef struct {
     int64_t n_layers;     /* L */
     const int64_t *sizes; /* n_0 ... n_L: features, hidden units, classes */
@@ -36,7 +45,7 @@ typedef struct {
     int64_t n_rows, n_features;
     const float *singles;
     const double *doubles;
-    const void *indices, *indptr; /* NULL where the rows are dense */
+    const void *indices, *indptr;   /* NULL where the rows are dense */
     bool long_indices, long_indptr; /* int64 or int32 */
 } Rows;
 

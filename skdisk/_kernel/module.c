@@ -1,6 +1,6 @@
-/* The Python module around kernel.c: takes buffers and numbers, checks all of them, lets the kernel
-   work without the GIL, and returns what it says. Whatever does not fit raises ValueError or
-   TypeError, which name the argument, before anything is changed. NumPy is not needed here.
+/* The Python module around kernel.c: takes buffers and numbers, checks all of them, lets the
+   kernel work without the GIL, and returns what it says. Whatever does not fit raises ValueError
+   or TypeError, which name the argument, before anything is changed. NumPy is not needed here.
 
    The module's functions stand at the end. */
 #ifndef Py_LIMITED_API
@@ -18,12 +18,12 @@
 #define MOST_LAYERS 1000000
 
 static const char *const INSTRUCTION_SETS[] = {"base", "avx2", "avx512", "neon"};
-static const char *const ACTIVATIONS[] = {
-    "relu", "tanh", "logistic", "identity", "leaky_relu", "elu", "selu", "gelu", "silu"};
+static const char *const ACTIVATIONS[] = {"relu", "tanh", "logistic", "identity", "leaky_relu",
+                                          "elu",  "selu", "gelu",     "silu"};
 static const char *const OPTIMIZERS[] = {"sgd", "adam", "adamw"};
 static const char *const FORMS[] = {"log_proba", "proba"};
 
-/* ------------------------------------------------------------------------------- names and numbers */
+/* --------------------------------------------------------------------------- names and numbers */
 
 /* Find a name; returns its place, or -1 and an exception. */
 static int find_name(const char *argument, const char *name, const char *const *names, int n) {
@@ -32,7 +32,8 @@ static int find_name(const char *argument, const char *name, const char *const *
         if (!strcmp(name, names[i])) return i;
         strcat(strcat(all, i ? ", " : ""), names[i]);
     }
-    PyErr_Format(PyExc_ValueError, "%s must be one of %s. Got '%.50s' instead.", argument, all, name);
+    PyErr_Format(PyExc_ValueError, "%s must be one of %s. Got '%.50s' instead.", argument, all,
+                 name);
     return -1;
 }
 
@@ -62,10 +63,17 @@ static bool check_share(const char *argument, double value) {
     return fail_number(argument, value, "at least 0 and below 1");
 }
 
-/* ----------------------------------------------------------------------------------------- arrays */
+/* -------------------------------------------------------------------------------------- arrays */
 
 /* Types of items, to be combined. */
-enum { INT32 = 1, INT64 = 2, FLOAT32 = 4, FLOAT64 = 8, INTS = INT32 | INT64, FLOATS = FLOAT32 | FLOAT64 };
+enum {
+    INT32 = 1,
+    INT64 = 2,
+    FLOAT32 = 4,
+    FLOAT64 = 8,
+    INTS = INT32 | INT64,
+    FLOATS = FLOAT32 | FLOAT64
+};
 
 static const char *describe_types(int types) {
     switch (types) {
@@ -98,7 +106,8 @@ static int find_type(const Py_buffer *view) {
     const char *format = view->format ? view->format : "B";
     if (*format == '@' || *format == '=') format++;
     if (!*format || format[1]) return 0;
-    if (strchr("ilq", *format)) return view->itemsize == 4 ? INT32 : view->itemsize == 8 ? INT64 : 0;
+    if (strchr("ilq", *format))
+        return view->itemsize == 4 ? INT32 : view->itemsize == 8 ? INT64 : 0;
     if (*format == 'f') return FLOAT32;
     return *format == 'd' ? FLOAT64 : 0;
 }
@@ -106,7 +115,8 @@ static int find_type(const Py_buffer *view) {
 static bool check_array(const Array *array, int types, int n_dimensions) {
     const Py_buffer *view = &array->view;
     if (!(array->type & types)) {
-        PyErr_Format(PyExc_TypeError, "%s must be an array of %s. Got items of format '%.20s' instead.",
+        PyErr_Format(PyExc_TypeError,
+                     "%s must be an array of %s. Got items of format '%.20s' instead.",
                      array->name, describe_types(types), view->format ? view->format : "B");
     } else if (view->ndim != n_dimensions) {
         PyErr_Format(PyExc_ValueError, "%s must have %d dimensions. Got %d instead.", array->name,
@@ -124,8 +134,8 @@ static bool check_array(const Array *array, int types, int n_dimensions) {
 }
 
 /* Hold an array; NULL and an exception where it does not fit. */
-static const Array *hold(Arrays *arrays, PyObject *object, const char *name, int types, int n_dimensions,
-                         bool is_written) {
+static const Array *hold(Arrays *arrays, PyObject *object, const char *name, int types,
+                         int n_dimensions, bool is_written) {
     Array *array = arrays->items + arrays->n;
     array->name = name;
     array->is_written = is_written;
@@ -142,25 +152,25 @@ static const Array *hold(Arrays *arrays, PyObject *object, const char *name, int
 }
 
 /* Hold an array that must have a length. */
-static void *hold_vector(Arrays *arrays, PyObject *object, const char *name, int type, int64_t length,
-                         bool is_written) {
+static void *hold_vector(Arrays *arrays, PyObject *object, const char *name, int type,
+                         int64_t length, bool is_written) {
     const Array *array = hold(arrays, object, name, type, 1, is_written);
     if (!array) return NULL;
     if (array->view.shape[0] == length) return array->view.buf;
-    PyErr_Format(PyExc_ValueError, "%s must have %lld items. Got %zd instead.", name, (long long)length,
-                 array->view.shape[0]);
+    PyErr_Format(PyExc_ValueError, "%s must have %lld items. Got %zd instead.", name,
+                 (long long)length, array->view.shape[0]);
     return NULL;
 }
 
 /* Hold an array that must have a shape. */
-static void *hold_matrix(Arrays *arrays, PyObject *object, const char *name, int type, int64_t n_rows,
-                         int64_t n_columns, bool is_written) {
+static void *hold_matrix(Arrays *arrays, PyObject *object, const char *name, int type,
+                         int64_t n_rows, int64_t n_columns, bool is_written) {
     const Array *array = hold(arrays, object, name, type, 2, is_written);
     if (!array) return NULL;
     const Py_ssize_t *shape = array->view.shape;
     if (shape[0] == n_rows && shape[1] == n_columns) return array->view.buf;
-    PyErr_Format(PyExc_ValueError, "%s must have the shape (%lld, %lld). Got (%zd, %zd) instead.", name,
-                 (long long)n_rows, (long long)n_columns, shape[0], shape[1]);
+    PyErr_Format(PyExc_ValueError, "%s must have the shape (%lld, %lld). Got (%zd, %zd) instead.",
+                 name, (long long)n_rows, (long long)n_columns, shape[0], shape[1]);
     return NULL;
 }
 
@@ -171,8 +181,10 @@ static bool check_no_overlap(const Arrays *arrays) {
             const Array *a = arrays->items + i, *b = arrays->items + j;
             uintptr_t a_start = (uintptr_t)a->view.buf, b_start = (uintptr_t)b->view.buf;
             if (i == j || !a->is_written || !a->view.len || !b->view.len) continue;
-            if (a_start < b_start + (size_t)b->view.len && b_start < a_start + (size_t)a->view.len) {
-                PyErr_Format(PyExc_ValueError, "%s and %s must not share memory.", a->name, b->name);
+            if (a_start < b_start + (size_t)b->view.len &&
+                b_start < a_start + (size_t)a->view.len) {
+                PyErr_Format(PyExc_ValueError, "%s and %s must not share memory.", a->name,
+                             b->name);
                 return false;
             }
         }
@@ -189,8 +201,9 @@ static bool check_range(const Array *array, int64_t end) {
     int64_t n = array->view.len / array->view.itemsize;
     for (int64_t i = 0; i < n; i++)
         if (item_at(array, i) < 0 || item_at(array, i) >= end) {
-            PyErr_Format(PyExc_ValueError, "%s must be at least 0 and below %lld. Got %lld instead.",
-                         array->name, (long long)end, (long long)item_at(array, i));
+            PyErr_Format(PyExc_ValueError,
+                         "%s must be at least 0 and below %lld. Got %lld instead.", array->name,
+                         (long long)end, (long long)item_at(array, i));
             return false;
         }
     return true;
@@ -202,7 +215,7 @@ static bool check_all_not_negative(const char *name, const double *values, int64
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------- networks */
+/* ------------------------------------------------------------------------------------ networks */
 
 /* What every call is given first. */
 typedef struct {
@@ -230,7 +243,8 @@ static bool count_parameters(const Network *network, int64_t *n) {
         if (network->sizes[l - 1] == INT64_MAX ||
             __builtin_mul_overflow(network->sizes[l], network->sizes[l - 1] + 1, &product) ||
             __builtin_add_overflow(*n, product, n)) {
-            PyErr_SetString(PyExc_ValueError, "layer_sizes are too large: parameters cannot be counted.");
+            PyErr_SetString(PyExc_ValueError,
+                            "layer_sizes are too large: parameters cannot be counted.");
             return false;
         }
     }
@@ -242,7 +256,8 @@ static bool count_parameters(const Network *network, int64_t *n) {
 static bool check_network(Arrays *arrays, const NetworkArguments *given, bool is_written,
                           CheckedNetwork *checked) {
     int activation = find_name("activation", given->activation, ACTIVATIONS, N_ACTIVATIONS);
-    if (activation < 0 || !find_instruction_set(given->instruction_set, &checked->set)) return false;
+    if (activation < 0 || !find_instruction_set(given->instruction_set, &checked->set))
+        return false;
     const Array *sizes = hold(arrays, given->sizes, "layer_sizes", INT64, 1, false);
     if (!sizes) return false;
     int64_t n_layers = sizes->view.shape[0] - 1;
@@ -258,7 +273,7 @@ static bool check_network(Arrays *arrays, const NetworkArguments *given, bool is
     return checked->parameters;
 }
 
-/* -------------------------------------------------------------------------------------------- rows */
+/* ---------------------------------------------------------------------------------------- rows */
 
 /* Dense rows are `values`, of two dimensions; CSR is `values`, `indices` and `indptr`. */
 typedef struct {
@@ -282,7 +297,8 @@ static bool check_csr(Arrays *arrays, const RowsArguments *given, Rows *rows) {
         int64_t end = item_at(indptr, i);
         if (end < previous || end > n_values) {
             PyErr_Format(PyExc_ValueError,
-                         "X.indptr must ascend from at least 0 to at most %lld. Got %lld after %lld instead.",
+                         "X.indptr must ascend from at least 0 to at most %lld. Got %lld after "
+                         "%lld instead.",
                          (long long)n_values, (long long)end, (long long)previous);
             return false;
         }
@@ -311,16 +327,18 @@ static bool check_dense(Arrays *arrays, const RowsArguments *given, Rows *rows) 
     return true;
 }
 
-static bool check_rows(Arrays *arrays, const RowsArguments *given, int64_t n_features, Rows *rows) {
+static bool check_rows(Arrays *arrays, const RowsArguments *given, int64_t n_features,
+                       Rows *rows) {
     *rows = (Rows){.n_features = n_features};
     if ((given->indices == Py_None) != (given->indptr == Py_None)) {
         PyErr_SetString(PyExc_ValueError, "X.indices and X.indptr must be given together.");
         return false;
     }
-    return given->indptr == Py_None ? check_dense(arrays, given, rows) : check_csr(arrays, given, rows);
+    return given->indptr == Py_None ? check_dense(arrays, given, rows)
+                                    : check_csr(arrays, given, rows);
 }
 
-/* -------------------------------------------------------------------------------------------- data */
+/* ---------------------------------------------------------------------------------------- data */
 
 typedef struct {
     RowsArguments rows;
@@ -334,7 +352,8 @@ static bool check_weights(const float *weights, int64_t n) {
     return true;
 }
 
-static bool check_data(Arrays *arrays, const DataArguments *given, const Network *network, Data *data) {
+static bool check_data(Arrays *arrays, const DataArguments *given, const Network *network,
+                       Data *data) {
     *data = (Data){0};
     if (!check_rows(arrays, &given->rows, network->sizes[0], &data->X)) return false;
     int64_t n = data->X.n_rows;
@@ -344,7 +363,8 @@ static bool check_data(Arrays *arrays, const DataArguments *given, const Network
     }
     data->labels = hold_vector(arrays, given->labels, "labels", INT64, n, false);
     if (!data->labels) return false;
-    if (!check_range(arrays->items + arrays->n - 1, network->sizes[network->n_layers])) return false;
+    if (!check_range(arrays->items + arrays->n - 1, network->sizes[network->n_layers]))
+        return false;
     if (given->row_weights != Py_None) {
         data->weights = hold_vector(arrays, given->row_weights, "row_weights", FLOAT32, n, false);
         if (!data->weights || !check_weights(data->weights, n)) return false;
@@ -356,7 +376,7 @@ static bool check_data(Arrays *arrays, const DataArguments *given, const Network
     return true;
 }
 
-/* ---------------------------------------------------------------------------- settings of a training */
+/* ---------------------------------------------------------------------- settings of a training */
 
 static bool check_settings(Settings *settings, const char *optimizer) {
     int found = find_name("optimizer", optimizer, OPTIMIZERS, N_OPTIMIZERS);
@@ -403,7 +423,7 @@ static bool check_memory(Arrays *arrays, PyObject *const *given, const Settings 
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------- the epochs */
+/* ---------------------------------------------------------------------------------- the epochs */
 
 typedef struct {
     PyObject *orders, *learning_rates, *seeds;
@@ -425,7 +445,8 @@ static bool check_epochs(Arrays *arrays, const EpochsArguments *given, int64_t n
     epochs->learning_rates = hold_vector(arrays, given->learning_rates, "learning_rates", FLOAT64,
                                          epochs->n_epochs, false);
     if (!epochs->learning_rates) return false;
-    if (!check_all_not_negative("learning_rates", epochs->learning_rates, epochs->n_epochs)) return false;
+    if (!check_all_not_negative("learning_rates", epochs->learning_rates, epochs->n_epochs))
+        return false;
     if (given->seeds != Py_None) {
         epochs->seeds = hold_vector(arrays, given->seeds, "seeds", INT64, epochs->n_epochs, false);
         if (!epochs->seeds) return false;
@@ -442,7 +463,16 @@ static PyObject *make_losses(const Epochs *epochs, int64_t batch_size) {
     return PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)n);
 }
 
-/* ---------------------------------------------------------------------------------------- the functions */
+/* ------------------------------------------------------------------------------- the functions */
+
+/* An integer that is too large for its type is a value that does not fit, like others. */
+static PyObject *fail_parsing(void) {
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_SetString(PyExc_ValueError, "An argument is too large a number.");
+    }
+    return NULL;
+}
 
 static PyObject *finish(Arrays *arrays, PyObject *result) {
     release(arrays);
@@ -463,10 +493,11 @@ static PyObject *get_instruction_sets(PyObject *module, PyObject *unused) {
 
 static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     static char *names[] = {
-        "instruction_set", "layer_sizes", "activation", "parameters", "memory0", "memory1", "n_steps",
-        "batch_size", "optimizer", "momentum", "nesterov", "weight_decay", "beta1", "beta2", "eps",
-        "max_norm", "dropout", "values", "indices", "indptr", "labels", "row_weights", "row_keys",
-        "orders", "learning_rates", "seeds", NULL};
+        "instruction_set", "layer_sizes", "activation", "parameters",  "memory0",  "memory1",
+        "n_steps",         "batch_size",  "optimizer",  "momentum",    "nesterov", "weight_decay",
+        "beta1",           "beta2",       "eps",        "max_norm",    "dropout",  "values",
+        "indices",         "indptr",      "labels",     "row_weights", "row_keys", "orders",
+        "learning_rates",  "seeds",       NULL};
     NetworkArguments network_given;
     DataArguments data_given;
     EpochsArguments epochs_given;
@@ -484,9 +515,9 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
             &optimizer, &settings.momentum, &nesterov, &settings.weight_decay, &settings.beta1,
             &settings.beta2, &settings.eps, &settings.max_norm, &dropout_given,
             &data_given.rows.values, &data_given.rows.indices, &data_given.rows.indptr,
-            &data_given.labels, &data_given.row_weights, &data_given.row_keys, &epochs_given.orders,
-            &epochs_given.learning_rates, &epochs_given.seeds))
-        return NULL;
+            &data_given.labels, &data_given.row_weights, &data_given.row_keys,
+            &epochs_given.orders, &epochs_given.learning_rates, &epochs_given.seeds))
+        return fail_parsing();
     settings.batch_size = batch_size;
     settings.nesterov = nesterov;
     state.n_steps = n_steps;
@@ -509,7 +540,8 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
         return finish(&arrays, NULL);
     }
     if (drops && !(data.row_keys && epochs.seeds)) {
-        PyErr_SetString(PyExc_ValueError, "dropout must have row_keys and seeds. Got None instead.");
+        PyErr_SetString(PyExc_ValueError,
+                        "dropout must have row_keys and seeds. Got None instead.");
         return finish(&arrays, NULL);
     }
 
@@ -519,11 +551,9 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     state.parameters = checked.parameters;
     int64_t n_done;
     Status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = kernel_train(checked.set, &checked.network, &settings, &data, &epochs, &state, room,
-                          &n_done);
-    Py_END_ALLOW_THREADS
-    if (status == NO_MEMORY) {
+    Py_BEGIN_ALLOW_THREADS status = kernel_train(checked.set, &checked.network, &settings, &data,
+                                                 &epochs, &state, room, &n_done);
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY) {
         Py_DECREF(losses);
         return finish(&arrays, PyErr_NoMemory());
     }
@@ -533,8 +563,9 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
 }
 
 static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"instruction_set", "layer_sizes", "activation", "parameters", "values",
-                            "indices", "indptr", "labels", "row_weights", NULL};
+    static char *names[] = {"instruction_set", "layer_sizes", "activation", "parameters",
+                            "values",          "indices",     "indptr",     "labels",
+                            "row_weights",     NULL};
     NetworkArguments network_given;
     DataArguments data_given = {.row_keys = Py_None};
     (void)module;
@@ -543,7 +574,7 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
             &network_given.sizes, &network_given.activation, &network_given.parameters,
             &data_given.rows.values, &data_given.rows.indices, &data_given.rows.indptr,
             &data_given.labels, &data_given.row_weights))
-        return NULL;
+        return fail_parsing();
 
     Arrays arrays = {.n = 0};
     CheckedNetwork checked;
@@ -554,10 +585,9 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
 
     double sums[3];
     Status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = kernel_evaluate(checked.set, &checked.network, checked.parameters, &data, sums);
-    Py_END_ALLOW_THREADS
-    if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
+    Py_BEGIN_ALLOW_THREADS status =
+        kernel_evaluate(checked.set, &checked.network, checked.parameters, &data, sums);
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
     if (!(sums[1] > 0)) {
         PyErr_SetString(PyExc_ValueError, "row_weights must not all be 0.");
         return finish(&arrays, NULL);
@@ -567,7 +597,7 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
 
 static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
     static char *names[] = {"instruction_set", "layer_sizes", "activation", "parameters", "values",
-                            "indices", "indptr", "form", "out", NULL};
+                            "indices",         "indptr",      "form",       "out",        NULL};
     NetworkArguments network_given;
     RowsArguments rows_given;
     const char *form_given;
@@ -577,7 +607,7 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
             args, keywords, "$sOsOOOOsO:predict", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &form_given, &out_given))
-        return NULL;
+        return fail_parsing();
 
     Arrays arrays = {.n = 0};
     CheckedNetwork checked;
@@ -592,16 +622,15 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
         return finish(&arrays, NULL);
 
     Status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = kernel_predict(checked.set, &checked.network, checked.parameters, &X, (Form)form, out);
-    Py_END_ALLOW_THREADS
-    if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
+    Py_BEGIN_ALLOW_THREADS status =
+        kernel_predict(checked.set, &checked.network, checked.parameters, &X, (Form)form, out);
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
     return finish(&arrays, Py_NewRef(Py_None));
 }
 
 static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *keywords) {
     static char *names[] = {"instruction_set", "layer_sizes", "activation", "parameters", "values",
-                            "indices", "indptr", "layer", "out", NULL};
+                            "indices",         "indptr",      "layer",      "out",        NULL};
     NetworkArguments network_given;
     RowsArguments rows_given;
     long long layer;
@@ -611,7 +640,7 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
             args, keywords, "$sOsOOOOLO:compute_outputs", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &layer, &out_given))
-        return NULL;
+        return fail_parsing();
 
     Arrays arrays = {.n = 0};
     CheckedNetwork checked;
@@ -625,14 +654,14 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
                      (long long)checked.network.n_layers, layer);
         return finish(&arrays, NULL);
     }
-    out = hold_matrix(&arrays, out_given, "out", FLOAT32, X.n_rows, checked.network.sizes[layer], true);
+    out = hold_matrix(&arrays, out_given, "out", FLOAT32, X.n_rows, checked.network.sizes[layer],
+                      true);
     if (!out || !check_no_overlap(&arrays)) return finish(&arrays, NULL);
 
     Status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = kernel_compute_outputs(checked.set, &checked.network, checked.parameters, &X, layer, out);
-    Py_END_ALLOW_THREADS
-    if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
+    Py_BEGIN_ALLOW_THREADS status =
+        kernel_compute_outputs(checked.set, &checked.network, checked.parameters, &X, layer, out);
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
     return finish(&arrays, Py_NewRef(Py_None));
 }
 
@@ -650,7 +679,7 @@ static PyMethodDef FUNCTIONS[] = {
 
 static PyModuleDef_Slot SLOTS[] = {{0, NULL}};
 
-static struct PyModuleDef MODULE = {
-    PyModuleDef_HEAD_INIT, .m_name = "_compiled", .m_methods = FUNCTIONS, .m_slots = SLOTS};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, .m_name = "_compiled",
+                                    .m_methods = FUNCTIONS, .m_slots = SLOTS};
 
 PyMODINIT_FUNC PyInit__compiled(void) { return PyModuleDef_Init(&MODULE); }

@@ -90,8 +90,8 @@ class Data(NamedTuple):
 
     Parameters
     ----------
-    X : ndarray or CSR matrix of shape (n_rows, n_features), dtype=float32
-        Dense rows are C-contiguous; those of `evaluate` may be float64.
+    X : ndarray of shape (n_rows, n_features), dtype=float32 or float64, or CSR matrix of float32
+        Dense rows are C-contiguous. Rows of float64 are rounded to float32 as they are read.
     labels : ndarray of shape (n_rows,), dtype=int64
         Classes, 0 to n_classes - 1.
     row_weights : ndarray of shape (n_rows,), dtype=float32, default=None
@@ -191,8 +191,8 @@ def choose_instruction_set():
     name = os.environ.get("SKDISK_INSTRUCTION_SET") or available[-1]
     if name not in available:
         raise ValueError(
-            f"The environment variable SKDISK_INSTRUCTION_SET is {name!r}. It must be one of those "
-            f"that this machine has: {', '.join(available)}."
+            f"The environment variable SKDISK_INSTRUCTION_SET must be one of {available}, which "
+            f"this machine has. Got {name!r} instead."
         )
     return name
 
@@ -237,8 +237,11 @@ def make_state(network, settings, parameters=None):
 
 
 def _describe_network(network, parameters, instruction_set):
+    name = instruction_set or choose_instruction_set()
+    if name == "none" or _compiled is None:
+        raise RuntimeError(f"There is no kernel: {explain_absence()}.")
     return {
-        "instruction_set": instruction_set or choose_instruction_set(),
+        "instruction_set": name,
         "layer_sizes": np.array(network.layer_sizes, dtype=np.int64),
         "activation": network.activation,
         "parameters": parameters,
@@ -317,20 +320,23 @@ def train(
         If an argument does not fit. Nothing has been changed then.
     MemoryError
         If there is not enough memory. Nothing has been changed then.
+    RuntimeError
+        If there is no kernel; see `explain_absence`.
     """
-    buffer, n_epochs, diverged, state.n_steps = _compiled.train(
+    arguments = {
         **_describe_network(network, state.parameters, instruction_set),
         **_describe_memory(settings, state.memory),
         **_describe_settings(settings),
         **_describe_rows(network, data.X),
-        n_steps=state.n_steps,
-        labels=data.labels,
-        row_weights=data.row_weights,
-        row_keys=data.row_keys,
-        orders=orders,
-        learning_rates=learning_rates,
-        seeds=seeds,
-    )
+        "n_steps": state.n_steps,
+        "labels": data.labels,
+        "row_weights": data.row_weights,
+        "row_keys": data.row_keys,
+        "orders": orders,
+        "learning_rates": learning_rates,
+        "seeds": seeds,
+    }
+    buffer, n_epochs, diverged, state.n_steps = _compiled.train(**arguments)
     n_batches = -(-orders.shape[1] // settings.batch_size)
     losses = np.frombuffer(buffer, dtype=np.float32).reshape(-1, n_batches)
     return Training(losses[: n_epochs + diverged], n_epochs, diverged)
@@ -360,14 +366,13 @@ def evaluate(network, parameters, data, *, instruction_set=None):
     ValueError, TypeError, MemoryError
         As in `train`; also if all weights are 0.
     """
-    return Evaluation(
-        *_compiled.evaluate(
-            **_describe_network(network, parameters, instruction_set),
-            **_describe_rows(network, data.X),
-            labels=data.labels,
-            row_weights=data.row_weights,
-        )
-    )
+    arguments = {
+        **_describe_network(network, parameters, instruction_set),
+        **_describe_rows(network, data.X),
+        "labels": data.labels,
+        "row_weights": data.row_weights,
+    }
+    return Evaluation(*_compiled.evaluate(**arguments))
 
 
 def predict(network, parameters, X, *, form="log_proba", out=None, instruction_set=None):
@@ -402,12 +407,13 @@ def predict(network, parameters, X, *, form="log_proba", out=None, instruction_s
     """
     if out is None:
         out = np.empty((X.shape[0], network.layer_sizes[-1]))
-    _compiled.predict(
+    arguments = {
         **_describe_network(network, parameters, instruction_set),
         **_describe_rows(network, X),
-        form=form,
-        out=out,
-    )
+        "form": form,
+        "out": out,
+    }
+    _compiled.predict(**arguments)
     return out
 
 
@@ -445,10 +451,11 @@ def compute_outputs(network, parameters, X, layer=None, *, out=None, instruction
     if out is None:
         n_units = network.layer_sizes[layer] if layer < len(network.layer_sizes) else 0
         out = np.empty((X.shape[0], n_units), dtype=np.float32)
-    _compiled.compute_outputs(
+    arguments = {
         **_describe_network(network, parameters, instruction_set),
         **_describe_rows(network, X),
-        layer=layer,
-        out=out,
-    )
+        "layer": layer,
+        "out": out,
+    }
+    _compiled.compute_outputs(**arguments)
     return out
