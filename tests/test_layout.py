@@ -1,4 +1,4 @@
-"""The structure of the package, read from its imports."""
+"""The structure of the package, read from its imports: five wings, each on those below it."""
 
 import ast
 import subprocess
@@ -10,17 +10,29 @@ import pytest
 import skdisk
 
 PACKAGE = Path(skdisk.__file__).parent
-# From the ground up: a file imports only from files above it.
-LAYERS = [
-    *("_compat", "_numbers", "_lent", "_disk", "_device", "_surroundings", "_noise", "_module"),
-    *("_activations", "_updates"),
-    *("_steps", "_engine", "_prediction", "_batches", "_obstacles", "_fused", "_stack"),
-    *("_schedules", "_state", "_callbacks", "_net", "_arrays", "_labels", "_data", "_weights"),
-    *("_optimizers", "_file_format", "_optimizer_checks", "_file_checks"),
-    *("_persistence", "_classifier", "_lookup", "_search", "_cross_validation", "_ensemble"),
-    *("_display", "__init__", "__main__"),
-]
-FILES = sorted(PACKAGE.glob("*.py"))
+# From the ground up: a file imports from its own wing and from those below it. "" is what users
+# call.
+WINGS = ["_kernel", "_network", "_training", "_inputs", ""]
+# What each wing knows of other packages, besides NumPy, SciPy and the standard library.
+KNOWN = {
+    "_kernel": set(),
+    "_network": {"torch"},
+    "_training": {"torch", "skorch", "tqdm"},
+    "_inputs": {"torch", "sklearn", "pandas", "safetensors"},
+}
+# Below all wings: private names of others.
+COMPAT = "_compat"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MOST_FILES, MOST_FLOORS = 34, 12
+
+
+def name_module(path):
+    """Name a file as imports name it: "_training.loop", or "_disk"."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def find_wing(module):
+    return module.split(".")[0] if module.split(".")[0] in WINGS else ""
 
 
 def read_imports(path):
@@ -32,22 +44,55 @@ def read_imports(path):
             yield node.level, node.module or "", [alias.name for alias in node.names]
 
 
-def test_every_file_has_its_place():
-    assert {path.stem for path in FILES} == set(LAYERS)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_file_imports_only_from_files_above_it(path):
-    above = LAYERS[: LAYERS.index(path.stem)]
+def find_own_imports(path):
+    """Find the modules of the package that a file imports, by their full names."""
+    folder = path.parent.relative_to(PACKAGE).parts
+    modules = {name_module(other) for other in FILES}
+    found = set()
     for level, module, names in read_imports(path):
-        assert module.split(".")[0] != "skdisk", "inside the package, imports are relative"
         if level:
-            assert module in above, f"from .{module} import {', '.join(names)}"
+            base = [*folder[: len(folder) - level + 1], *filter(None, module.split("."))]
+            for name in names:
+                whole = ".".join([*base, name])
+                found.add(whole if whole in modules else ".".join(base))
+    # The folder itself: what is imported from it is compiled.
+    return found - {"", ".".join(folder)}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=name_module)
+def test_a_file_imports_from_its_own_wing_and_those_below(path):
+    wing = find_wing(name_module(path))
+    below = WINGS[: WINGS.index(wing) + 1]
+    for module in find_own_imports(path):
+        assert module == COMPAT or find_wing(module) in below, module
+
+
+def test_imports_make_no_circles_and_few_floors():
+    imports = {name_module(path): find_own_imports(path) for path in FILES}
+
+    def count_floors(module, above=()):
+        assert module not in above, f"a circle: {' -> '.join([*above, module])}"
+        below = imports.get(module, ())
+        return 1 + max((count_floors(other, (*above, module)) for other in below), default=0)
+
+    floors = {module: count_floors(module) for module in imports}
+    assert max(floors.values()) <= MOST_FLOORS, floors
+    assert len(FILES) <= MOST_FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_module)
+def test_a_wing_knows_only_what_is_its_business(path):
+    wing = find_wing(name_module(path))
+    packages = {module.split(".")[0] for level, module, _ in read_imports(path) if not level}
+    assert "skdisk" not in packages, "inside the package, imports are relative"
+    others = packages - set(sys.stdlib_module_names) - {"numpy", "scipy"}
+    if wing:
+        assert others <= KNOWN[wing]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_module)
 def test_private_names_of_other_packages_are_in_compat_only(path):
-    if path.stem == "_compat":
+    if path.stem == COMPAT:
         return
     for level, module, names in read_imports(path):
         if not level:
@@ -55,45 +100,27 @@ def test_private_names_of_other_packages_are_in_compat_only(path):
 
 
 @pytest.mark.parametrize(
-    ("stem", "forbidden"),
+    ("program", "unwanted"),
     [
-        ("_disk", "torch"),
-        ("_numbers", "torch"),
-        ("_lent", "torch"),
-        ("_module", "sklearn"),
-        ("_module", "skorch"),
-        ("_noise", "sklearn"),
-        ("_noise", "skorch"),
-        ("_activations", "sklearn"),
-        ("_activations", "skorch"),
-        ("_updates", "sklearn"),
-        ("_updates", "skorch"),
-        ("_prediction", "skorch"),
-        ("_steps", "sklearn"),
-        ("_steps", "skorch"),
-        ("_engine", "sklearn"),
-        ("_engine", "skorch"),
-        ("_batches", "sklearn"),
+        ("from skdisk import make_disk; make_disk(3)", "torch"),
+        ("from skdisk import _kernel", "torch"),
     ],
 )
-def test_a_file_keeps_out_of_what_is_not_its_business(stem, forbidden):
-    modules = [module for _, module, _ in read_imports(PACKAGE / f"{stem}.py")]
-    assert forbidden not in {module.split(".")[0] for module in modules}
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("_kernel/*.py")), ids=lambda path: path.name)
-def test_the_kernel_needs_numpy_only(path):
-    modules = {module.split(".")[0] for level, module, _ in read_imports(path) if not level}
-    assert modules <= {"numpy", *sys.stdlib_module_names}
-
-
-@pytest.mark.parametrize(
-    "statement", ["from skdisk import make_disk; make_disk(3)", "import skdisk._kernel"]
-)
-def test_make_disk_and_the_kernel_do_not_wait_for_torch(statement):
-    program = f"import sys; {statement}; print('torch' in sys.modules)"
+def test_who_needs_no_torch_does_not_wait_for_it(program, unwanted):
+    program = f"import sys; {program}; print({unwanted!r} in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.stdout == "False\n", result.stderr
+
+
+def test_a_first_fit_does_not_wait_for_what_it_does_not_use():
+    program = """
+import sys
+from skdisk import MLPDiskClassifier, make_disk
+clf = MLPDiskClassifier(max_epochs=2).fit(*make_disk(100))
+print(clf.fused_, [name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout == f"{skdisk._kernel.explain_absence() is None} []\n", result.stderr
 
 
 def test_public_names_are_listed_and_found():
