@@ -77,9 +77,7 @@ def test_a_search_gives_the_local_results_and_trains_on_the_workers(client, clf,
     assert processes <= set(client.run(os.getpid).values())
 
 
-def test_cross_validation_and_ensembles_train_the_local_networks(
-    client, clf, data, get_weights
-):
+def test_cross_validation_and_ensembles_train_the_local_networks(client, clf, data, get_weights):
     def validate(X, y):
         return cross_validate(clf, X, y, cv=3, return_estimator=True)["estimator"]
 

@@ -91,9 +91,7 @@ def compare_nested(n_jobs, n_trials):
 
         clf = GridSearchCV(estimator=net, param_grid=p_grid, cv=inner_cv)
         with joblib.parallel_config("threading"):
-            nested_scores[i] = cross_val_score(
-                clf, X=X_iris, y=y_iris, cv=outer_cv, n_jobs=n_jobs
-            )
+            nested_scores[i] = cross_val_score(clf, X=X_iris, y=y_iris, cv=outer_cv, n_jobs=n_jobs)
     return non_nested_scores, nested_scores
 
 

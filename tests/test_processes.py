@@ -6,7 +6,6 @@ import sys
 import threading
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback
@@ -145,8 +144,8 @@ def test_threads_that_fit_at_once_never_silence_the_warnings_of_the_process(make
 
     run_in_threads(fit)
     seen.append([*warnings.filters])
-    # Threads in scikit-learn's checks of arrays add filters of its kinds of warnings, and may leave
-    # them behind.
+    # Threads in scikit-learn's checks of arrays add filters of its kinds of warnings, and may
+    # leave them behind.
     warnings.filters[:] = before
     assert len(seen) == 4 * 2 * 3 + 1
     for filters in seen:
