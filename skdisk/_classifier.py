@@ -34,13 +34,8 @@ from ._inputs.weights import (
     multiply_weights,
     scale_to_mean_one,
 )
-from ._network.mlp import ACTIVATIONS, count_weights, is_plain, make_sequential
-from ._network.prediction import (
-    compute_log_odds,
-    has_hooks,
-    iterate_log_proba,
-    predict_by_module,
-)
+from ._network.mlp import ACTIVATIONS, count_weights, make_sequential
+from ._network.prediction import compute_log_odds, compute_proba
 from ._network.surroundings import leave_as_found
 from ._persistence import load, save
 from ._training.batches import WeightedDataset, as_rows
@@ -474,11 +469,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If `X` is not as described.
         """
-        log_proba = self.predict_log_proba(X)
-        with np.errstate(under="ignore"):
-            return np.exp(log_proba, out=log_proba)
+        return self._predict(X, "proba")
 
-    @leave_as_found
     def predict_log_proba(self, X):
         """Predict the logarithm of the probability of each class.
 
@@ -501,11 +493,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If `X` is not as described.
         """
-        check_is_fitted(self)
-        checked = check_few_rows(self, X)
-        if checked is None:
-            checked = check_rows(self, X, reset=False)
-        return self._forward(checked)
+        return self._predict(X, "log_proba")
 
     def decision_function(self, X):
         """Compute the log-odds of each class: by how much it is more probable than all others.
@@ -632,13 +620,6 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return make_sequential(self.module_)
 
-    def _forward(self, X):
-        module = self.module_
-        if not is_plain(module) or has_hooks(module):
-            return predict_by_module(module, as_rows(X))
-        chunks = iterate_log_proba(module, as_rows(X), self._settings.device)
-        return np.concatenate([chunk.numpy() for chunk in chunks])
-
     @property
     def net_(self):
         """The skorch net, made when somebody asks for it."""
@@ -695,6 +676,18 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         history = pd.DataFrame(self._state.history.to_list())
         others = [name for name in history if name not in (*HISTORY, *NOT_IN_HISTORY)]
         return history.reindex(columns=[*HISTORY, *others]).rename(columns=HISTORY)
+
+    def _predict(self, X, form):
+        """Check rows, and compute log-probabilities or probabilities."""
+        check_is_fitted(self)
+        rows = check_few_rows(self, X)
+        if rows is None:
+            rows = self._check_rows(X)
+        return compute_proba(self.module_, as_rows(rows), form)
+
+    @leave_as_found
+    def _check_rows(self, X):
+        return check_rows(self, X, reset=False)
 
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""

@@ -12,8 +12,7 @@ import torch
 from skorch.callbacks import BatchScoring, EpochScoring, LRScheduler
 
 from .. import _kernel
-from .._network.mlp import is_plain
-from .._network.prediction import has_hooks
+from .._network.mlp import get_parameters, has_hooks
 from .batches import TensorBatches
 from .net import find_watchers
 
@@ -91,11 +90,13 @@ def _find_device(case):
 
 
 def _find_module(case):
-    if not is_plain(case.module):
+    parameters = get_parameters(case.module)
+    if parameters is None:
         return "the module is not the plain MLP that the parameters describe"
-    if has_hooks(case.module):
+    hooked = (p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
+    if has_hooks(case.module) or any(hooked):
         return "the module has hooks"
-    if not all(p.requires_grad for p in case.module.parameters()):
+    if not all(p.requires_grad for p in parameters):
         return "some parameters of the module are frozen"
     return None
 

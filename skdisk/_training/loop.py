@@ -20,12 +20,12 @@ import numpy as np
 
 from .. import _kernel
 from .._network.noise import make_epoch_seed
-from .._network.prediction import make_network
+from .._network.prediction import flatten, make_network
 from .._network.surroundings import limit_threads
 from .batches import TensorBatches, WeightedDataset, as_kernel_data
 from .eligibility import find_obstacle, read_settings
 from .net import Settings, check_monitors, find_watchers, make_net, record_means
-from .state import flatten, note, read_arrays, set_back, write_arrays
+from .state import note, read_arrays, set_back, write_arrays
 
 # The kernel runs so long at a time: Ctrl-C and other threads wait for it no longer.
 SECONDS_OF_A_PIECE = 0.05

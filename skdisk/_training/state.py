@@ -15,6 +15,7 @@ from skorch.callbacks import LRScheduler
 from skorch.history import History
 
 from .. import _kernel
+from .._network.prediction import flatten
 
 
 def without_batches(history):
@@ -216,22 +217,6 @@ def load_weights(module, values):
     """
     for p, value in zip(module.parameters(), values, strict=True):
         p.copy_(value)
-
-
-def flatten(tensors):
-    """Copy tensors into one array.
-
-    Parameters
-    ----------
-    tensors : sequence of tensor, dtype=float32
-        On the CPU.
-
-    Returns
-    -------
-    flat : ndarray of shape (n_numbers,), dtype=float32
-        One after the other.
-    """
-    return np.concatenate([t.detach().numpy().ravel() for t in tensors])
 
 
 def unflatten(flat, tensors):
