@@ -6,6 +6,7 @@ result as skorch's loop, unless somebody looks at or changes what happens within
 
 import inspect
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -68,8 +69,12 @@ def read_options(plan):
     options : dict
         By name.
     """
-    known = inspect.signature(plan.settings.optimizer).parameters
-    return {name: p.default for name, p in known.items()} | plan.settings.optimizer_arguments
+    return _read_defaults(plan.settings.optimizer) | plan.settings.optimizer_arguments
+
+
+@lru_cache
+def _read_defaults(optimizer):
+    return {name: p.default for name, p in inspect.signature(optimizer).parameters.items()}
 
 
 def _watches_batches(callback):

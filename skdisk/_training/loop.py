@@ -300,7 +300,9 @@ class _Training:
 
     def _run_epoch(self):
         """Train and validate; return whether a callback stops it before the epoch's end."""
-        self._look_for_obstacles()
+        if self.state.net is not None:
+            # A callback may have changed anything.
+            self._look_for_obstacles()
         row = self.state.history[-1]
         if self.result.reason is None:
             trained = self._run_kernel([row["lr"]], first=len(self.state.history))
@@ -428,7 +430,7 @@ class _Training:
 
     def _validate_by_kernel(self, row):
         data = self._kernel_validation
-        parameters = flatten(self.state.module.parameters())
+        parameters = flatten(self.state.get_parameters())
         loss, n_right = _kernel.evaluate(make_network(self.state.module), parameters, data)
         total = len(data.labels) if data.row_weights is None else data.row_weights.sum()
         row |= {"valid_batch_count": 1, "valid_score": float(n_right / total)}
