@@ -40,7 +40,7 @@ from ._network.surroundings import leave_as_found
 from ._persistence import load, save
 from ._training.batches import WeightedDataset, as_rows
 from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
-from ._training.loop import Ending, Plan, Result, train
+from ._training.loop import Ending, Plan, train
 from ._training.net import Settings, begin, make_net, resume_training
 
 # What max_epochs="auto" stands for: so many epochs, and at least so many steps. Measured in
@@ -725,12 +725,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _run_and_keep(self, trained, plan, given):
         """Run a training; keep the whole epochs of one that is interrupted, too."""
-        n_epochs_before = trained.n_iter_
         try:
             trained._run(plan, given)
+            if trained._result.ending is Ending.INTERRUPTED:
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
-            if trained.n_iter_ > n_epochs_before:
-                trained._result = Result(n_epochs_before, Ending.STOPPED)
+            if trained._result and trained.n_iter_ > trained._result.first_epoch:
                 self._keep(trained)
             raise
         if trained.n_iter_ == 0 and trained._result.ending is Ending.STOPPED:
@@ -767,6 +767,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if validation is not None:
             warn_of_other_scale(X, valid.X)
         n_epochs = self._count_epochs(len(train)) if whole_fit else 1
+        trained._result = None
         trained._settings = settings = trained._make_settings(seed, n_epochs, whole_fit)
         trained._state = resume_training(self._state, settings) if resume else begin(settings)
         plan = Plan(
@@ -828,6 +829,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         tasks = FitTasks(self, context, given, lambda state: {**fitted, "_state": state})
         plan = plan._replace(watchers=(tasks, *plan.watchers))
         self._result = train(plan, self._state)
+        if self._result.ending is Ending.INTERRUPTED:
+            return
         context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
 
     def _warn_of_convergence(self, plan):

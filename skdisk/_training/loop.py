@@ -3,14 +3,15 @@
 A plan is what stays as it is, a state what changes. Each epoch is trained by the compiled kernel
 or, where something stands in its way, by skorch's loop with autograd. Where nobody looks between
 epochs the kernel runs many of them at once. A training ends when its epochs are over, when a
-callback or watcher stops it, or when it diverges: the result says which. Ctrl-C is raised. In each
-case the state is that of the last whole epoch.
+callback or watcher stops it, when it diverges, or on Ctrl-C: the result says which. In each case
+the state is that of the last whole epoch.
 """
 
 import math
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -65,6 +66,7 @@ class Ending(Enum):
     COMPLETE = "all epochs were trained"
     STOPPED = "somebody stopped it"
     DIVERGED = "a loss or a weight was not finite"
+    INTERRUPTED = "Ctrl-C was pressed"
 
 
 @dataclass
@@ -108,8 +110,6 @@ def train(plan, state):
     ------
     ValueError
         If `fused=True` is not possible. Nothing has been trained then, or whole epochs.
-    KeyboardInterrupt
-        After Ctrl-C.
     """
     ctrl_c = _CtrlC()
     training = _Training(plan, state, ctrl_c)
@@ -120,8 +120,11 @@ def train(plan, state):
             training.run()
         except KeyboardInterrupt:
             training.go_back()
-            training.end()
-            raise
+            training.result.ending = Ending.INTERRUPTED
+            # A callback's last hook may count on an epoch where there is none.
+            with suppress(Exception):
+                training.tell_the_end()
+            training.end_watching()
         finally:
             ctrl_c.stop_listening()
             # For those who call the module themselves.
@@ -198,11 +201,15 @@ class _Training:
             else:
                 n_left -= self._run_piece(n_left)
         self.noted = note(self.state)
-        self._notify("on_train_end", X=self.plan.train.X, y=self.plan.train.y)
-        self.end()
+        self.tell_the_end()
+        self.end_watching()
 
-    def end(self):
-        """Let those who watch put the state in order; may be done twice."""
+    def tell_the_end(self):
+        """Tell skorch's callbacks that the training has ended."""
+        self._notify("on_train_end", X=self.plan.train.X, y=self.plan.train.y)
+
+    def end_watching(self):
+        """Let the watchers put the state in order; may be done twice."""
         for watcher in self.plan.watchers:
             watcher.end_training(self.state)
 
