@@ -893,14 +893,3 @@ def test_an_environment_variable_chooses_the_instruction_set(monkeypatch):
     monkeypatch.setenv("SKDISK_INSTRUCTION_SET", "mmx")
     with pytest.raises(ValueError, match=r"must be one of \['none', 'base'.* Got 'mmx'"):
         kernel.choose_instruction_set()
-
-
-def test_a_command_says_which_instruction_set_is_in_use():
-    program = "import runpy; runpy.run_module('skdisk._kernel', run_name='__main__')"
-    result = run_program(program, SKDISK_INSTRUCTION_SET="base")
-    assert result.stdout.startswith("The kernel uses base.\n"), result.stderr
-    result = run_program(program, SKDISK_INSTRUCTION_SET="none")
-    assert "There is no kernel: the environment variable" in result.stdout, result.stderr
-    not_compiled = "import sys; sys.modules['skdisk._kernel._compiled'] = None; " + program
-    result = run_program(not_compiled, SKDISK_INSTRUCTION_SET="")
-    assert "no kernel: skdisk was installed where it could not be compiled" in result.stdout
