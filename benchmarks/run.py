@@ -29,9 +29,9 @@ from measuring import (
     measure,
     read_peak_memory,
 )
+from skdisk._engine import FusedTrainer
 
 from skdisk import make_disk
-from skdisk._engine import FusedTrainer
 
 LESSON = "a. lesson, s/step"
 TRAINERS = {

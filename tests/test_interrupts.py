@@ -72,7 +72,7 @@ def read_surroundings():
         (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_num_threads()),
         (id(warnings.filters), [*warnings.filters], np.geterr()),
         (torch.get_rng_state().numpy().tobytes(), numpy_state[1].tobytes(), numpy_state[2:]),
-        (X.tobytes(), Y.tobytes()),
+        (X.tobytes(), Y.tobytes(), signal.getsignal(signal.SIGINT)),
     )
 
 
@@ -180,7 +180,6 @@ def test_an_interrupted_fit_leaves_whole_epochs_or_nothing(make_params, mode, is
         assert len(clf.loss_curve_) == clf.n_iter_
         assert all(map(np.array_equal, read_weights(clf), expected[clf.n_iter_])), where
         assert not clf.module_.training, where
-        assert clf.net_.validation_ is None, where
     assert len(outcomes) > 1
 
 

@@ -1,6 +1,8 @@
 """Validation data, early stopping, and what is told of them."""
 
+import gc
 import warnings
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -322,6 +324,20 @@ def test_early_stopping_works_in_a_search(overfit, noisy):
 def test_a_fitted_estimator_does_not_hold_its_data(overfit, noisy):
     X, y, X_val, y_val = noisy
     clf = overfit(early_stopping=True).fit(X, y, np.arange(200) % 3, X_val=X_val, y_val=y_val)
-    held = [v for v in vars(clf.net_).values() if isinstance(v, (np.ndarray, torch.Tensor))]
-    assert max(map(len, held), default=0) <= 2
-    assert clf.net_.validation_ is None
+    gc.collect()
+    data = clf._state, clf._settings, clf._result, clf.net_
+    sizes = {len(X), len(X_val)}
+    held = [o for o in find_all(data) if isinstance(o, (np.ndarray, torch.Tensor)) and o.ndim]
+    assert held
+    assert not sizes & {len(o) for o in held}
+
+
+def find_all(roots):
+    """Find all that some objects hold, and what that holds, modules and classes left out."""
+    found, waiting = {}, [*roots]
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in found and not isinstance(one, (type, ModuleType, FunctionType)):
+            found[id(one)] = one
+            waiting.extend(gc.get_referents(one))
+    return found.values()

@@ -41,10 +41,10 @@ def test_the_unit_of_the_weights_does_not_matter(make_clf, get_weights, disk, we
 @pytest.mark.parametrize(
     "params", [{}, {"dropout": 0.5}, {"optimizer": "adam", "lr": 0.01}], ids=str
 )
-def test_a_weight_is_a_number_of_repetitions(make_clf, get_weights, disk, fused, params):
+def test_a_weight_is_a_number_of_repetitions(make_clf, get_weights, disk, params):
     X, y = disk[0][:30], disk[1][:30]
     repeats = np.random.RandomState(0).randint(0, 4, size=30)
-    params = {"batch_size": 256, "fused": fused, "max_epochs": 20, **params}
+    params = {"batch_size": 256, "max_epochs": 20, **params}
     weighted = make_clf(**params).fit(X, y, repeats)
     repeated = make_clf(**params).fit(X.repeat(repeats, axis=0), y.repeat(repeats))
     assert_equal_weights(get_weights, weighted, repeated)

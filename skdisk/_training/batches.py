@@ -61,16 +61,19 @@ class CsrRows:
 
 
 class ArrayRows:
-    """Rows of an array to predict from, converted as they are asked for.
+    """Rows of an array, converted as they are asked for.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
         The rows, of any dtype of numbers, in any order, perhaps read-only and larger than memory.
+    device : str or torch.device, default="cpu"
+        Where to put them.
     """
 
-    def __init__(self, X):
+    def __init__(self, X, device="cpu"):
         self.X = X
+        self.device = device
         self.shape = X.shape
 
     def __len__(self):
@@ -79,7 +82,10 @@ class ArrayRows:
 
     def __getitem__(self, positions):
         """Convert the rows at some positions."""
-        return torch.from_numpy(np.require(self.X[positions], np.float32, ["C", "W"]))
+        if isinstance(positions, torch.Tensor):
+            positions = positions.cpu().numpy()
+        rows = np.require(self.X[positions], np.float32, ["C", "W"])
+        return torch.from_numpy(rows).to(self.device)
 
 
 def as_rows(X, device="cpu"):
@@ -99,8 +105,9 @@ def as_rows(X, device="cpu"):
     """
     if sparse.issparse(X):
         return CsrRows(X, device)
-    if isinstance(X, np.ndarray) and not (X.dtype == np.float32 and X.flags.c_contiguous):
-        return ArrayRows(X)
+    if isinstance(X, np.ndarray) and not (X.dtype == np.float32 and X.flags.carray):
+        # It has to be converted, or cannot be a tensor, which may be written to.
+        return ArrayRows(X, device)
     return torch.as_tensor(X, device=device)
 
 
@@ -178,7 +185,7 @@ class TensorBatches:
     @cached_property
     def row_keys(self):
         """A key of each row, for dropout."""
-        return hash_rows(self.X.X if isinstance(self.X, CsrRows) else self.X)
+        return hash_rows(self.X if torch.is_tensor(self.X) else self.X.X)
 
     def draw_order(self):
         """Draw the order of the rows for an epoch.
@@ -196,10 +203,10 @@ class TensorBatches:
         """Go through one epoch, batch by batch."""
         n = self.batch_size
         order = self.draw_order()
-        if isinstance(self.X, CsrRows):
-            X = map(self.X.__getitem__, order.split(n))
-        else:
+        if torch.is_tensor(self.X):
             X = (self.X[order] if self.shuffle else self.X).split(n)
+        else:
+            X = map(self.X.__getitem__, order.split(n))
         weights = [None] * len(self)
         if self.weights is not None:
             weights = self.weights[order].split(n)
@@ -229,7 +236,7 @@ def as_kernel_data(batches, with_keys=False):
     X = batches.X
     weights = batches.weights
     return _kernel.Data(
-        X.X if isinstance(X, CsrRows) else np.ascontiguousarray(X.numpy()),
+        np.ascontiguousarray(X.numpy(), dtype=np.float32) if torch.is_tensor(X) else X.X,
         batches.y.numpy(),
         None if weights is None else weights.numpy().astype(np.float32),
         batches.row_keys.numpy() if with_keys else None,

@@ -27,25 +27,30 @@ class BestEpoch:
     """
 
     def __init__(self, patience, tol):
-        self.patience, self.tol = patience, tol
-        self.lowest, self.misses, self.parameters = math.inf, 0, None
+        self.patience, self.tol, self.misses = patience, tol, 0
+        # Number of the epoch, loss, parameters; and what was the best before that.
+        self.best = self.best_before = (0, math.inf, None)
 
     def begin_epoch(self, state):
         """Do nothing."""
 
     def end_epoch(self, state):
         """Compare the epoch with the best one; stop when the patience has ended."""
-        loss = state.history[-1]["valid_loss"]
-        self.misses = self.misses + 1 if loss > self.lowest - self.tol else 0
-        if loss < self.lowest:
-            self.lowest = loss
-            self.parameters = [p.detach().clone() for p in state.module.parameters()]
+        epoch, loss = len(state.history), state.history[-1]["valid_loss"]
+        _, lowest, _ = self.best
+        self.misses = self.misses + 1 if loss > lowest - self.tol else 0
+        if loss < lowest:
+            parameters = [p.detach().clone() for p in state.module.parameters()]
+            self.best_before, self.best = self.best, (epoch, loss, parameters)
         return self.misses >= self.patience
 
     def end_training(self, state):
-        """Go back to the weights of the best epoch."""
-        if self.parameters is not None:
-            load_weights(state.module, self.parameters)
+        """Go back to the weights of the best epoch; may be done twice."""
+        # Where an interrupt has ended the training, the last epoch may be gone again.
+        is_there = self.best[0] <= len(state.history)
+        _, _, parameters = self.best if is_there else self.best_before
+        if parameters is not None:
+            load_weights(state.module, parameters)
 
 
 class FitTasks:

@@ -120,6 +120,7 @@ def train(plan, state):
             training.run()
         except KeyboardInterrupt:
             training.go_back()
+            training.end()
             raise
         finally:
             ctrl_c.stop_listening()
@@ -198,6 +199,10 @@ class _Training:
                 n_left -= self._run_piece(n_left)
         self.noted = note(self.state)
         self._notify("on_train_end", X=self.plan.train.X, y=self.plan.train.y)
+        self.end()
+
+    def end(self):
+        """Let those who watch put the state in order; may be done twice."""
         for watcher in self.plan.watchers:
             watcher.end_training(self.state)
 
