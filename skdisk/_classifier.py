@@ -34,18 +34,13 @@ from ._inputs.weights import (
     multiply_weights,
     scale_to_mean_one,
 )
-from ._network.mlp import ACTIVATIONS, count_weights, is_plain, make_sequential
-from ._network.prediction import (
-    compute_log_odds,
-    has_hooks,
-    iterate_log_proba,
-    predict_by_module,
-)
+from ._network.mlp import ACTIVATIONS, count_weights, make_sequential
+from ._network.prediction import compute_log_odds, compute_proba
 from ._network.surroundings import leave_as_found
 from ._persistence import load, save
 from ._training.batches import WeightedDataset, as_rows
 from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
-from ._training.loop import Ending, Plan, Result, train
+from ._training.loop import Ending, Plan, train
 from ._training.net import Settings, begin, make_net, resume_training
 
 # What max_epochs="auto" stands for: so many epochs, and at least so many steps. Measured in
@@ -474,11 +469,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If `X` is not as described.
         """
-        log_proba = self.predict_log_proba(X)
-        with np.errstate(under="ignore"):
-            return np.exp(log_proba, out=log_proba)
+        return self._predict(X, "proba")
 
-    @leave_as_found
     def predict_log_proba(self, X):
         """Predict the logarithm of the probability of each class.
 
@@ -501,11 +493,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If `X` is not as described.
         """
-        check_is_fitted(self)
-        checked = check_few_rows(self, X)
-        if checked is None:
-            checked = check_rows(self, X, reset=False)
-        return self._forward(checked)
+        return self._predict(X, "log_proba")
 
     def decision_function(self, X):
         """Compute the log-odds of each class: by how much it is more probable than all others.
@@ -632,13 +620,6 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return make_sequential(self.module_)
 
-    def _forward(self, X):
-        module = self.module_
-        if not is_plain(module) or has_hooks(module):
-            return predict_by_module(module, as_rows(X))
-        chunks = iterate_log_proba(module, as_rows(X), self._settings.device)
-        return np.concatenate([chunk.numpy() for chunk in chunks])
-
     @property
     def net_(self):
         """The skorch net, made when somebody asks for it."""
@@ -696,6 +677,18 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         others = [name for name in history if name not in (*HISTORY, *NOT_IN_HISTORY)]
         return history.reindex(columns=[*HISTORY, *others]).rename(columns=HISTORY)
 
+    def _predict(self, X, form):
+        """Check rows, and compute log-probabilities or probabilities."""
+        check_is_fitted(self)
+        rows = check_few_rows(self, X)
+        if rows is None:
+            rows = self._check_rows(X)
+        return compute_proba(self.module_, as_rows(rows), form)
+
+    @leave_as_found
+    def _check_rows(self, X):
+        return check_rows(self, X, reset=False)
+
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""
         tags = super().__sklearn_tags__()
@@ -732,12 +725,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _run_and_keep(self, trained, plan, given):
         """Run a training; keep the whole epochs of one that is interrupted, too."""
-        n_epochs_before = trained.n_iter_
         try:
             trained._run(plan, given)
+            if trained._result.ending is Ending.INTERRUPTED:
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
-            if trained.n_iter_ > n_epochs_before:
-                trained._result = Result(n_epochs_before, Ending.STOPPED)
+            if trained._result and trained.n_iter_ > trained._result.first_epoch:
                 self._keep(trained)
             raise
         if trained.n_iter_ == 0 and trained._result.ending is Ending.STOPPED:
@@ -774,6 +767,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if validation is not None:
             warn_of_other_scale(X, valid.X)
         n_epochs = self._count_epochs(len(train)) if whole_fit else 1
+        trained._result = None
         trained._settings = settings = trained._make_settings(seed, n_epochs, whole_fit)
         trained._state = resume_training(self._state, settings) if resume else begin(settings)
         plan = Plan(
@@ -835,6 +829,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         tasks = FitTasks(self, context, given, lambda state: {**fitted, "_state": state})
         plan = plan._replace(watchers=(tasks, *plan.watchers))
         self._result = train(plan, self._state)
+        if self._result.ending is Ending.INTERRUPTED:
+            return
         context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
 
     def _warn_of_convergence(self, plan):

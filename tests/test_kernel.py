@@ -27,6 +27,7 @@ from skdisk._network.noise import (
     make_threshold,
     make_unit_keys,
 )
+from skdisk._network.prediction import log_softmax
 
 if not kernel.get_instruction_sets():
     pytest.skip("the kernel has not been compiled here", allow_module_level=True)
@@ -454,12 +455,27 @@ def test_a_softmax_of_float32_scores_is_exact_in_float64(instruction_set):
     rng = np.random.default_rng(0)
     scores = np.exp(rng.uniform(-20, 8, (500, 4))) * rng.choice([-1, 1], (500, 4))
     scores = scores.astype(np.float32)
-    log_proba = torch.from_numpy(scores).double().log_softmax(1).numpy()
+    # Which keeps the digits of logarithms near 0, as the one of torch does not.
+    log_proba = log_softmax(scores.T).T
     for form, expected in [("log_proba", log_proba), ("proba", np.exp(log_proba))]:
         out = kernel.predict(
             network, parameters, scores, form=form, instruction_set=instruction_set
         )
         np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-300)
+
+
+@pytest.mark.parametrize("instruction_set", SETS)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
+def test_rows_that_overflow_on_the_way_are_nan_and_no_others(instruction_set, activation):
+    network = Network((4, 1, 2), activation)
+    # The first sum is -inf on its way, though it is positive in the end.
+    parameters = np.array([1, 1, 1, 1, 0, 1, 2, 0, 0], dtype=np.float32)
+    X = np.array([[-3e38, -3e38, 3.3e38, 3.3e38], [1, 2, 3, 4]], dtype=np.float32)
+    log_proba = kernel.predict(network, parameters, X, instruction_set=instruction_set)
+    assert np.isnan(log_proba[0]).all()
+    alone = kernel.predict(network, parameters, X[1:], instruction_set=instruction_set)
+    np.testing.assert_array_equal(log_proba[1:], alone)
+    assert np.isfinite(alone).all()
 
 
 @pytest.mark.parametrize("instruction_set", SETS)

@@ -63,7 +63,7 @@ def assert_of_one_mind(clf, X):
         decision = clf.decision_function(X)
     assert proba.dtype == log_proba.dtype == decision.dtype == np.float64
     np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-14)
-    np.testing.assert_array_equal(np.exp(log_proba), proba)
+    np.testing.assert_allclose(np.exp(log_proba), proba, rtol=1e-14)
     assert np.isfinite(log_proba).all()
     assert (log_proba <= 0).all()
     assert np.isfinite(decision).all()

@@ -579,6 +579,8 @@ Status kernel_compute_outputs(InstructionSet set, const Network *network, const 
 #define fused_doubles        NAME(fused_doubles)
 #define exponential_doubles  NAME(exponential_doubles)
 #define logarithm_doubles    NAME(logarithm_doubles)
+#define logarithm_plus_one   NAME(logarithm_plus_one)
+#define note_overflow        NAME(note_overflow)
 #define predict_layers       NAME(predict_layers)
 #define take_panel           NAME(take_panel)
 #define widen                NAME(widen)
@@ -1311,10 +1313,23 @@ INLINE Doubles logarithm_doubles(Doubles x) {
     return fused_doubles(n, fill_doubles(0.69314718055994531), log_m) + (x - x);
 }
 
-/* A_l, of a panel, from its parameters; A_0 is in p->A[0]. Returns where A_l is. */
+/* Add to each row of a panel NaN where a number of Z is not finite, else 0. */
+static void note_overflow(int width, const float *Z, int64_t n_units, Floats *noted) {
+    for (int64_t unit = 0; unit < n_units; unit++)
+        for (int v = 0; v < width; v++) {
+            Floats z = load(Z + unit * PANEL + v * LANES);
+            noted[v] += z - z;
+        }
+}
+
+/* A_l, of a panel, from its parameters; A_0 is in p->A[0]. Returns where A_l is.
+
+   A sum that is too large for float32 on its way can come out with the wrong sign, which f would
+   hide: so all of A_l is NaN in the rows where some Z was not finite. */
 static const float *predict_layers(const Prediction *p, int width, int64_t last) {
     const float *W = p->parameters;
     const int64_t *sizes = p->network->sizes;
+    Floats noted[PANEL / LANES] = {{0}};
     for (int64_t l = 1; l <= last; l++) {
         int64_t n_inputs = sizes[l - 1], n_units = sizes[l];
         Layer layer = {.n_inputs = n_inputs,
@@ -1324,10 +1339,17 @@ static const float *predict_layers(const Prediction *p, int width, int64_t last)
                        .A = p->A[l % 2]};
         Shape shape = make_shape(width * LANES);
         compute_scores(shape, &layer, W, p->A[(l - 1) % 2]);
+        note_overflow(width, layer.A, n_units, noted);
         if (l < p->network->n_layers) activate_layer(p->network->activation, shape, &layer, NULL);
         W += n_units * (n_inputs + 1);
     }
-    return p->A[last % 2];
+    float *A = p->A[last % 2];
+    for (int64_t unit = 0; unit < sizes[last]; unit++)
+        for (int v = 0; v < width; v++) {
+            float *at = A + unit * PANEL + v * LANES;
+            store(at, load(at) + noted[v]);
+        }
+    return A;
 }
 
 /* A_0 of at most PANEL rows, from `first` on. */
@@ -1343,23 +1365,36 @@ INLINE Doubles widen(const float *from) {
     return __builtin_convertvector(*(const StoredHalf *)from, Doubles);
 }
 
-/* Logarithms of the softmax of a panel of scores, or the softmax itself, in float64. */
+/* log(1 + s) for s >= 0, with all digits where s is small: what rounding takes from u = 1 + s is
+   given back by the derivative, log(u + d) = log u + d / u */
+INLINE Doubles logarithm_plus_one(Doubles s) {
+    Doubles u = 1 + s;
+    return logarithm_doubles(u) + (s - (u - 1)) / u;
+}
+
+/* Logarithms of the softmax of a panel of scores, or the softmax itself, in float64.
+
+   With the largest score z_m and s the sum over the others of exp(z_c - z_m), that of class c is
+   z_c - z_m - log(1 + s): where one class is nearly certain its logarithm has all its digits. */
 static void normalise(int width, const float *Z, int64_t n_classes, Form form, double *P) {
     for (int v = 0; v < width * LANES; v += HALF) {
-        Doubles top = widen(Z + v), sum = {0};
+        Doubles top = widen(Z + v), others = {0};
+        Longs is_found = {0};
         for (int64_t c = 1; c < n_classes; c++) {
             Doubles z = widen(Z + c * PANEL + v);
             top = choose_doubles(z > top, z, top);
         }
         for (int64_t c = 0; c < n_classes; c++) {
             Doubles z = widen(Z + c * PANEL + v) - top, e = exponential_doubles(z);
-            sum += e;
+            Longs is_top = (z == 0) & ~is_found;
+            others += choose_doubles(is_top, fill_doubles(0), e);
+            is_found |= is_top;
             *(StoredDoubles *)(P + c * PANEL + v) = form == PROBA ? e : z;
         }
-        Doubles log_sum = logarithm_doubles(sum);
+        Doubles log_sum = logarithm_plus_one(others);
         for (int64_t c = 0; c < n_classes; c++) {
             StoredDoubles *p = (StoredDoubles *)(P + c * PANEL + v);
-            *p = form == PROBA ? *p / sum : *p - log_sum;
+            *p = form == PROBA ? *p / (1 + others) : *p - log_sum;
         }
     }
 }

@@ -200,8 +200,8 @@ def make_sequential(module):
     return layers.cpu().eval().requires_grad_(False)
 
 
-def is_plain(module):
-    """Tell whether a module is the MLP that its attributes describe, with none of it replaced.
+def get_parameters(module):
+    """Return the parameters of a module if it is the MLP that its attributes describe.
 
     Parameters
     ----------
@@ -210,19 +210,33 @@ def is_plain(module):
 
     Returns
     -------
-    is_plain : bool
-        Whether layer sizes and name of the activation say all that it computes, in float32.
+    parameters : list of torch.nn.Parameter, or None
+        In order, float32 and contiguous; None where something has been replaced, so that layer
+        sizes and name of the activation do not say all that the module computes.
     """
     if type(module) is not MLP:
-        return False
-    kinds, sizes = [], []
-    for n_in, n_out in pairwise(module.layer_sizes):
-        kinds += [nn.Linear, ACTIVATIONS[module.activation]]
-        sizes += [(n_out, n_in), (n_out,)]
-    kinds[-1] = nn.LogSoftmax
+        return None
     parameters = list(module.parameters())
-    return (
+    shapes = [tuple(p.shape) for p in parameters]
+    sizes = module.layer_sizes
+    n_hidden = len(sizes) - 2
+    kinds = [nn.Linear, ACTIVATIONS[module.activation]] * n_hidden + [nn.Linear, nn.LogSoftmax]
+    is_plain = (
         [*map(type, module.layers)] == kinds
-        and [tuple(p.shape) for p in parameters] == sizes
+        and shapes[::2] == [*zip(sizes[1:], sizes, strict=False)]
+        and shapes[1::2] == [(n,) for n in sizes[1:]]
         and all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
+    )
+    return parameters if is_plain else None
+
+
+def has_hooks(module):
+    """Tell whether somebody looks into the parts of a module."""
+    # torch has no public way to ask for hooks.
+    return any(
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        for part in module.modules()
     )

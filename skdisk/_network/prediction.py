@@ -6,6 +6,7 @@ might overflow on the way, the scores are computed in float64.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import nn
 from torch.nn.functional import linear
 
 from .. import _kernel
+from .mlp import get_parameters, has_hooks
+from .surroundings import leave_as_found
 
 # Rows per forward pass: the activations of a chunk stay in the cache. 1,000,000 rows of two
 # features through 64-64 units took 0.84 s in one piece, 0.16 s in pieces of 8,192.
@@ -31,41 +34,103 @@ def count_rows_at_once(n_features):
     return max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // n_features))
 
 
-def iterate_log_proba(module, X, device):
-    """Yield the log-probabilities of a chunk of rows after the other.
+def compute_proba(module, X, form):
+    """Compute probabilities: by the kernel, by torch, or by what somebody made of the module.
 
     Parameters
     ----------
-    module : MLP
-        The network.
-    X : tensor or CsrRows of shape (n_samples, n_features), dtype=float32
-        The rows.
-    device : str or torch.device
-        Where the network lies.
+    module : torch.nn.Module
+        An `MLP`, or what has taken its place: float32 rows in, log-probabilities out.
+    X : tensor, CsrRows or ArrayRows of shape (n_samples, n_features)
+        The rows; slices of it are float32 tensors.
+    form : {"log_proba", "proba"}
+        Logarithms of the probabilities, or the probabilities.
 
-    Yields
-    ------
-    log_proba : tensor of shape (n_rows, n_classes), dtype=float64
-        Log-probabilities, on the CPU.
+    Returns
+    -------
+    proba : ndarray of shape (n_samples, n_classes), dtype=float64
+        One row a row; those of an MLP are finite.
     """
+    parameters = get_parameters(module)
+    if parameters is None or has_hooks(module):
+        return _compute_by_module(module, X, form)
+    if parameters[0].device.type == "cpu" and _kernel.explain_absence() is None:
+        return _compute_by_kernel(module, parameters, X, form)
+    return _compute_by_torch(module, X, parameters[0].device, form)
+
+
+def _give_form(log_proba, form):
+    if form == "log_proba":
+        return log_proba
+    with np.errstate(under="ignore"):
+        return np.exp(log_proba)
+
+
+def _split(X):
+    """Split rows into chunks: slices of their positions."""
     n_rows = count_rows_at_once(X.shape[1])
-    # The mode is not set around the loop: it would be on wherever this generator is consumed.
-    if len(X) <= min(FEW_ROWS, n_rows):
-        with torch.inference_mode():
-            log_proba = log_softmax(compute_scores(module, X[:]))
-        yield torch.from_numpy(log_proba.T)
-        return
-    with torch.inference_mode():
-        layers = Float32Layers(module, min(len(X), n_rows))
-    for start in range(0, len(X), n_rows):
-        with torch.inference_mode():
-            rows = X[start : start + n_rows]
-            if layers.can_hold(rows):
-                scores = layers.compute_scores(rows.to(device)).cpu().numpy()
-            else:
-                scores = compute_scores(module, rows)
-            log_proba = log_softmax(scores)
-        yield torch.from_numpy(log_proba.T)
+    return [slice(start, start + n_rows) for start in range(0, len(X), n_rows)]
+
+
+@leave_as_found
+@torch.inference_mode()
+def _compute_by_module(module, X, form):
+    module.eval()
+    device = next(module.parameters()).device
+    chunks = [module(X[rows].to(device)).cpu().double().numpy() for rows in _split(X)]
+    return _give_form(np.concatenate(chunks), form)
+
+
+def _compute_by_kernel(module, parameters, X, form):
+    """Compute by the kernel, chunks in threads; see `compute_proba`.
+
+    What comes out for a row does not depend on the other rows. Rows in which float32 overflows on
+    the way come out as NaN, and are computed again in float64.
+    """
+    network, flat = make_network(module), flatten(parameters)
+    proba = np.empty((len(X), network.layer_sizes[-1]))
+
+    def predict(rows):
+        chunk, out = X[rows], proba[rows]
+        _kernel.predict(network, flat, chunk.numpy(), form=form, out=out)
+        overflown = np.isnan(out[:, 0])
+        if overflown.any():
+            out[overflown] = _compute_again(module, chunk[overflown], form)
+
+    chunks = _split(X)
+    if len(chunks) == 1 or torch.get_num_threads() == 1:
+        for rows in chunks:
+            predict(rows)
+    else:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            # The loop raises what a thread has raised.
+            for _ in pool.map(predict, chunks):
+                pass
+    return proba
+
+
+@leave_as_found
+@torch.inference_mode()
+def _compute_again(module, X, form):
+    return _give_form(log_softmax(compute_scores(module, X)).T, form)
+
+
+@leave_as_found
+@torch.inference_mode()
+def _compute_by_torch(module, X, device, form):
+    chunks = _split(X)
+    if len(X) <= FEW_ROWS and len(chunks) == 1:
+        return _give_form(log_softmax(compute_scores(module, X[:])).T, form)
+    layers = Float32Layers(module, min(len(X), chunks[0].stop))
+    log_proba = []
+    for rows in chunks:
+        chunk = X[rows]
+        if layers.can_hold(chunk):
+            scores = layers.compute_scores(chunk.to(device)).cpu().numpy()
+        else:
+            scores = compute_scores(module, chunk)
+        log_proba.append(log_softmax(scores).T)
+    return _give_form(np.concatenate(log_proba), form)
 
 
 def compute_scores(module, X):
@@ -257,40 +322,22 @@ def compute_log_odds(log_proba):
     return log_proba - log_rest
 
 
-def make_network(module):
-    """Describe a plain module for the kernel."""
-    return _kernel.Network(module.layer_sizes, module.activation)
-
-
-def has_hooks(module):
-    """Tell whether somebody looks into a module or its parameters."""
-    # torch has no public way to ask for hooks.
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    of_modules = any(getattr(m, name) for m in module.modules() for name in names)
-    names = ("_backward_hooks", "_post_accumulate_grad_hooks")
-    return of_modules or any(getattr(p, name) for p in module.parameters() for name in names)
-
-
-def predict_by_module(module, X):
-    """Compute log-probabilities by the module itself, whatever somebody has made of it.
+def flatten(tensors):
+    """Copy tensors into one array.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        Float32 rows in, log-probabilities out.
-    X : tensor, CsrRows or ArrayRows of shape (n_samples, n_features), dtype=float32
-        The rows.
+    tensors : iterable of tensor, dtype=float32
+        On the CPU.
 
     Returns
     -------
-    log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
-        Log-probabilities.
+    flat : ndarray of shape (n_numbers,), dtype=float32
+        One after the other.
     """
-    device = next(module.parameters()).device
-    n_rows, chunks = count_rows_at_once(X.shape[1]), []
-    module.eval()
-    with torch.inference_mode():
-        for start in range(0, len(X), n_rows):
-            rows = X[start : start + n_rows].to(device)
-            chunks.append(module(rows).cpu().double().numpy())
-    return np.concatenate(chunks)
+    return np.concatenate([t.detach().numpy().ravel() for t in tensors])
+
+
+def make_network(module):
+    """Describe a plain module for the kernel."""
+    return _kernel.Network(module.layer_sizes, module.activation)

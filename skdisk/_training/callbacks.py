@@ -40,7 +40,7 @@ class BestEpoch:
         _, lowest, _ = self.best
         self.misses = self.misses + 1 if loss > lowest - self.tol else 0
         if loss < lowest:
-            parameters = [p.detach().clone() for p in state.module.parameters()]
+            parameters = [p.detach().clone() for p in state.get_parameters()]
             self.best_before, self.best = self.best, (epoch, loss, parameters)
         return self.misses >= self.patience
 

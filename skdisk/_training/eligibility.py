@@ -6,14 +6,14 @@ result as skorch's loop, unless somebody looks at or changes what happens within
 
 import inspect
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from skorch.callbacks import BatchScoring, EpochScoring, LRScheduler
 
 from .. import _kernel
-from .._network.mlp import is_plain
-from .._network.prediction import has_hooks
+from .._network.mlp import get_parameters, has_hooks
 from .batches import TensorBatches
 from .net import find_watchers
 
@@ -69,8 +69,12 @@ def read_options(plan):
     options : dict
         By name.
     """
-    known = inspect.signature(plan.settings.optimizer).parameters
-    return {name: p.default for name, p in known.items()} | plan.settings.optimizer_arguments
+    return _read_defaults(plan.settings.optimizer) | plan.settings.optimizer_arguments
+
+
+@lru_cache
+def _read_defaults(optimizer):
+    return {name: p.default for name, p in inspect.signature(optimizer).parameters.items()}
 
 
 def _watches_batches(callback):
@@ -91,11 +95,13 @@ def _find_device(case):
 
 
 def _find_module(case):
-    if not is_plain(case.module):
+    parameters = get_parameters(case.module)
+    if parameters is None:
         return "the module is not the plain MLP that the parameters describe"
-    if has_hooks(case.module):
+    hooked = (p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
+    if has_hooks(case.module) or any(hooked):
         return "the module has hooks"
-    if not all(p.requires_grad for p in case.module.parameters()):
+    if not all(p.requires_grad for p in parameters):
         return "some parameters of the module are frozen"
     return None
 

@@ -3,14 +3,15 @@
 A plan is what stays as it is, a state what changes. Each epoch is trained by the compiled kernel
 or, where something stands in its way, by skorch's loop with autograd. Where nobody looks between
 epochs the kernel runs many of them at once. A training ends when its epochs are over, when a
-callback or watcher stops it, or when it diverges: the result says which. Ctrl-C is raised. In each
-case the state is that of the last whole epoch.
+callback or watcher stops it, when it diverges, or on Ctrl-C: the result says which. In each case
+the state is that of the last whole epoch.
 """
 
 import math
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -20,12 +21,12 @@ import numpy as np
 
 from .. import _kernel
 from .._network.noise import make_epoch_seed
-from .._network.prediction import make_network
+from .._network.prediction import flatten, make_network
 from .._network.surroundings import limit_threads
 from .batches import TensorBatches, WeightedDataset, as_kernel_data
 from .eligibility import find_obstacle, read_settings
 from .net import Settings, check_monitors, find_watchers, make_net, record_means
-from .state import flatten, note, read_arrays, set_back, write_arrays
+from .state import note, read_arrays, set_back, write_arrays
 
 # The kernel runs so long at a time: Ctrl-C and other threads wait for it no longer.
 SECONDS_OF_A_PIECE = 0.05
@@ -65,6 +66,7 @@ class Ending(Enum):
     COMPLETE = "all epochs were trained"
     STOPPED = "somebody stopped it"
     DIVERGED = "a loss or a weight was not finite"
+    INTERRUPTED = "Ctrl-C was pressed"
 
 
 @dataclass
@@ -108,8 +110,6 @@ def train(plan, state):
     ------
     ValueError
         If `fused=True` is not possible. Nothing has been trained then, or whole epochs.
-    KeyboardInterrupt
-        After Ctrl-C.
     """
     ctrl_c = _CtrlC()
     training = _Training(plan, state, ctrl_c)
@@ -120,8 +120,11 @@ def train(plan, state):
             training.run()
         except KeyboardInterrupt:
             training.go_back()
-            training.end()
-            raise
+            training.result.ending = Ending.INTERRUPTED
+            # A callback's last hook may count on an epoch where there is none.
+            with suppress(Exception):
+                training.tell_the_end()
+            training.end_watching()
         finally:
             ctrl_c.stop_listening()
             # For those who call the module themselves.
@@ -198,11 +201,15 @@ class _Training:
             else:
                 n_left -= self._run_piece(n_left)
         self.noted = note(self.state)
-        self._notify("on_train_end", X=self.plan.train.X, y=self.plan.train.y)
-        self.end()
+        self.tell_the_end()
+        self.end_watching()
 
-    def end(self):
-        """Let those who watch put the state in order; may be done twice."""
+    def tell_the_end(self):
+        """Tell skorch's callbacks that the training has ended."""
+        self._notify("on_train_end", X=self.plan.train.X, y=self.plan.train.y)
+
+    def end_watching(self):
+        """Let the watchers put the state in order; may be done twice."""
         for watcher in self.plan.watchers:
             watcher.end_training(self.state)
 
@@ -300,7 +307,9 @@ class _Training:
 
     def _run_epoch(self):
         """Train and validate; return whether a callback stops it before the epoch's end."""
-        self._look_for_obstacles()
+        if self.state.net is not None:
+            # A callback may have changed anything.
+            self._look_for_obstacles()
         row = self.state.history[-1]
         if self.result.reason is None:
             trained = self._run_kernel([row["lr"]], first=len(self.state.history))
@@ -428,7 +437,7 @@ class _Training:
 
     def _validate_by_kernel(self, row):
         data = self._kernel_validation
-        parameters = flatten(self.state.module.parameters())
+        parameters = flatten(self.state.get_parameters())
         loss, n_right = _kernel.evaluate(make_network(self.state.module), parameters, data)
         total = len(data.labels) if data.row_weights is None else data.row_weights.sum()
         row |= {"valid_batch_count": 1, "valid_score": float(n_right / total)}

@@ -192,7 +192,7 @@ def check_monitors(net, has_validation):
 
 
 def _find_initialised(callbacks, net):
-    """Find the callbacks that a net has initialised: pairs of name and object, by the item's id."""
+    """Find the callbacks that a net has initialised: name and object by the id of the item."""
     known = {}
     for item in callbacks if net is not None else ():
         given = item[1] if isinstance(item, tuple) else item

@@ -15,6 +15,7 @@ from skorch.callbacks import LRScheduler
 from skorch.history import History
 
 from .. import _kernel
+from .._network.prediction import flatten
 
 
 def without_batches(history):
@@ -55,6 +56,8 @@ class State:
         self._history = History() if history is None else history
         self._lowest = {} if lowest is None else lowest
         self.memory, self.n_steps, self.net = {}, 0, None
+        # Going through the module for them takes longer than copying them.
+        self._parameters = list(module.parameters())
 
     @property
     def module(self):
@@ -76,10 +79,15 @@ class State:
         """The lowest losses so far."""
         return self._lowest if self.net is None else self.net.lowest_
 
+    def get_parameters(self):
+        """List the parameters of the module, in order."""
+        return self._parameters if self.net is None else list(self.module.parameters())
+
     def set_net(self, net):
         """Give all to a net."""
         self.net, self.memory, self.n_steps = net, {}, 0
         self._module = self._generator = self._history = self._lowest = None
+        self._parameters = None
 
     def __getstate__(self):
         """Leave out the history's rows of batches."""
@@ -131,7 +139,7 @@ def note(state):
     note : Note
         Copies of all that an epoch changes.
     """
-    parameters = list(state.module.parameters())
+    parameters = state.get_parameters()
     optimizer = groups = None
     if state.net is not None:
         made = state.net.optimizer_
@@ -218,22 +226,6 @@ def load_weights(module, values):
         p.copy_(value)
 
 
-def flatten(tensors):
-    """Copy tensors into one array.
-
-    Parameters
-    ----------
-    tensors : sequence of tensor, dtype=float32
-        On the CPU.
-
-    Returns
-    -------
-    flat : ndarray of shape (n_numbers,), dtype=float32
-        One after the other.
-    """
-    return np.concatenate([t.detach().numpy().ravel() for t in tensors])
-
-
 def unflatten(flat, tensors):
     """Copy an array into tensors, the other way round.
 
@@ -265,7 +257,7 @@ def read_arrays(state, names):
     arrays : skdisk._kernel.State
         Copies.
     """
-    parameters = list(state.module.parameters())
+    parameters = state.get_parameters()
     memory, n_steps = state.memory, state.n_steps
     if state.net is not None:
         memory, n_steps = take_memory(state.net.optimizer_, parameters, names)
@@ -286,7 +278,7 @@ def write_arrays(state, arrays):
     arrays : skdisk._kernel.State
         From `read_arrays`.
     """
-    parameters = list(state.module.parameters())
+    parameters = state.get_parameters()
     unflatten(arrays.parameters, parameters)
     if state.net is None:
         state.memory, state.n_steps = arrays.memory, arrays.n_steps
