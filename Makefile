@@ -3,16 +3,30 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test checks sanitize bench lint format clean
+.PHONY: help demo test test-sets checks sanitize bench lint format clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
 demo: .venv/installed ## Train the lesson's network, print its progress, draw disk.png
 	$(BIN)/python -m skdisk
 
 test: .venv/installed ## Run the tests and the examples in the documentation
 	$(BIN)/python -m pytest -n 2
+
+# Those that compare the ways to train and to predict. `make test` runs them with the best set.
+SETS_TESTS := $(addsuffix .py,$(addprefix tests/test_,\
+	callbacks fused net options prediction validation weights))
+FIRST_CHECKS := tests/test_sklearn_checks.py::test_scikit_learn_check_passes
+LIST_SETS := from skdisk._kernel import get_instruction_sets; print(*get_instruction_sets()[:-1])
+
+test-sets: .venv/installed ## Run tests of training without the kernel and with each instruction set
+	$(BIN)/python -m skdisk._kernel
+	SKDISK_INSTRUCTION_SET=none $(BIN)/python -m pytest -n 2 -q $(FIRST_CHECKS)
+	for name in none $$($(BIN)/python -c "$(LIST_SETS)"); do \
+		echo "SKDISK_INSTRUCTION_SET=$$name"; \
+		SKDISK_INSTRUCTION_SET=$$name $(BIN)/python -m pytest -n 2 -q $(SETS_TESTS) || exit; \
+	done
 
 checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations (minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
@@ -59,5 +73,6 @@ clean: ## Remove all that the other targets made
 
 .venv/installed: pyproject.toml constraints.txt $(wildcard skdisk/_kernel/*.[ch])
 	$(PYTHON) -m venv .venv
+	rm -f skdisk/_kernel/*.so
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -9,12 +9,34 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 
-from skdisk import MLPDiskClassifier, make_disk
+from skdisk import MLPDiskClassifier, _kernel, make_disk
 
 
 def pytest_addoption(parser):
     """Add the option of the long forms, which `make checks` runs."""
     parser.addoption("--long", action="store_true", help="run the long forms of tests as well")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs the kernel where there is none."""
+    absence = _kernel.explain_absence()
+    if absence is not None:
+        skip = pytest.mark.skip(reason=f"there is no compiled kernel: {absence}")
+        for item in items:
+            if item.get_closest_marker("needs_kernel"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def has_kernel():
+    """Tell whether there is a compiled kernel, which trains what it can."""
+    return _kernel.explain_absence() is None
+
+
+@pytest.fixture(params=[pytest.param(True, marks=pytest.mark.needs_kernel), False])
+def fused(request):
+    """Train with the kernel, then by skorch's loop."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from skdisk import make_disk
+from skdisk._kernel import trainer
 from skdisk._training.net import DiskNet
 
 SETTINGS = {
@@ -94,6 +95,7 @@ def assert_same_training(fused, plain, get_weights):
             assert row == pytest.approx(expected_row, abs=1e-4)
 
 
+@pytest.mark.needs_kernel
 @pytest.mark.parametrize("params", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("n_classes", [1, 2, 4])
 @pytest.mark.filterwarnings("ignore:max_epochs=5 ended")
@@ -109,6 +111,7 @@ def test_both_ways_give_the_same(make_clf, get_weights, disk, params, n_classes)
     assert_same_training(*clfs, get_weights)
 
 
+@pytest.mark.needs_kernel
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("batch_size", [7, 32, 149])
 def test_both_ways_give_the_same_with_weights_of_rows(
@@ -125,6 +128,7 @@ def test_both_ways_give_the_same_with_weights_of_rows(
     assert_same_training(*clfs, get_weights)
 
 
+@pytest.mark.needs_kernel
 @pytest.mark.parametrize(
     "make_callbacks",
     [
@@ -150,6 +154,7 @@ def test_callbacks_at_epoch_ends_see_the_same(
     pd.testing.assert_frame_equal(*frames, atol=1e-4)
 
 
+@pytest.mark.needs_kernel
 @pytest.mark.parametrize("params", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
 def test_the_two_ways_can_be_mixed_in_one_training(make_clf, get_weights, disk, params):
     mixed = make_clf(warm_start=True, max_epochs=2, **params)
@@ -176,9 +181,11 @@ OBSTACLES = {
         lambda: LRScheduler("StepLR", step_size=9, step_every="batch"),
         "callback 'LRScheduler' looks at every batch or gradient",
     ),
+    "frozen layers": (lambda: Freezer("layers.0.*"), "some parameters of the module are frozen"),
 }
 
 
+@pytest.mark.needs_kernel
 @pytest.mark.parametrize(("make_callback", "match"), OBSTACLES.values(), ids=OBSTACLES)
 def test_what_stands_in_the_way_is_named(make_clf, disk, make_callback, match):
     clf = make_clf(callbacks=[make_callback()]).fit(*disk)
@@ -193,17 +200,15 @@ def test_what_stands_in_the_way_is_named(make_clf, disk, make_callback, match):
 def test_layers_that_a_callback_freezes_stay_as_they_are(make_clf, get_weights, disk):
     start = get_weights(make_clf(lr=1e-30, max_epochs=1).fit(*disk))
     clf = make_clf(callbacks=[Freezer("layers.0.*")]).fit(*disk)
-    assert clf.fused_reason_ == "some parameters of the module are frozen"
     assert all(map(np.array_equal, get_weights(clf)[:2], start[:2]))
     assert not np.array_equal(get_weights(clf)[2], start[2])
 
 
-def test_numpy_scalars_are_taken_like_python_ones(make_clf, get_weights, disk):
-    for fused in (True, False):
-        numpy_fused = make_clf(fused=np.bool_(fused), batch_size=np.int64(16)).fit(*disk)
-        assert numpy_fused.fused_ is fused
-        python_fused = make_clf(fused=fused, batch_size=16).fit(*disk)
-        assert all(map(np.array_equal, get_weights(numpy_fused), get_weights(python_fused)))
+def test_numpy_scalars_are_taken_like_python_ones(make_clf, get_weights, disk, fused):
+    numpy_fused = make_clf(fused=np.bool_(fused), batch_size=np.int64(16)).fit(*disk)
+    assert numpy_fused.fused_ is fused
+    python_fused = make_clf(fused=fused, batch_size=16).fit(*disk)
+    assert all(map(np.array_equal, get_weights(numpy_fused), get_weights(python_fused)))
 
 
 def test_a_warm_start_with_a_schedule_takes_the_new_learning_rate(make_clf, disk):
@@ -215,6 +220,41 @@ def test_a_warm_start_with_a_schedule_takes_the_new_learning_rate(make_clf, disk
 
 def test_fused_false_is_its_own_reason(make_clf, disk):
     assert make_clf(fused=False).fit(*disk).fused_reason_ == "fused=False"
+
+
+def ask_for_none(monkeypatch):
+    monkeypatch.setenv("SKDISK_INSTRUCTION_SET", "none")
+
+
+def take_away_what_was_compiled(monkeypatch):
+    monkeypatch.setattr(trainer, "_compiled", None)
+    monkeypatch.delenv("SKDISK_INSTRUCTION_SET", raising=False)
+
+
+ABSENCES = {
+    "asked for none": (ask_for_none, "the environment variable SKDISK_INSTRUCTION_SET is 'none'"),
+    "not compiled": (
+        take_away_what_was_compiled,
+        "skdisk was installed where it could not be compiled",
+    ),
+}
+
+
+@pytest.mark.parametrize(("take_away", "words"), ABSENCES.values(), ids=ABSENCES)
+def test_without_the_kernel_skorch_trains_and_the_reason_is_told(
+    make_clf, get_weights, disk, monkeypatch, take_away, words
+):
+    plain = make_clf(fused=False, early_stopping=True, n_iter_no_change=9).fit(*disk)
+    take_away(monkeypatch)
+    clf = make_clf(early_stopping=True, n_iter_no_change=9).fit(*disk)
+    assert not clf.fused_
+    assert clf.fused_reason_ == f"there is no compiled kernel: {words}"
+    assert all(map(np.array_equal, get_weights(clf), get_weights(plain)))
+    np.testing.assert_allclose(clf.predict_proba(disk[0]), plain.predict_proba(disk[0]), atol=1e-5)
+    impossible = make_clf(fused=True)
+    with pytest.raises(ValueError, match=f"fused=True is not possible: .* kernel: {words}. Cha"):
+        impossible.fit(*disk)
+    assert not hasattr(impossible, "net_")
 
 
 class OtherModule(nn.Module):
@@ -248,7 +288,7 @@ def test_a_net_of_another_kind_trains_by_itself(params):
     assert net.predict_proba(X.astype("f4")).shape == (50, 2)
 
 
-def test_worker_processes_do_not_use_more_threads_than_there_are_cores():
+def test_worker_processes_do_not_use_more_threads_than_there_are_cores(has_kernel):
     program = """
 import joblib, torch
 from skdisk import MLPDiskClassifier, make_disk
@@ -264,4 +304,4 @@ print(max(threads) * 2 <= max(2, joblib.cpu_count()), all(fused))
     result = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
-    assert result.stdout == "True True\n", result.stderr
+    assert result.stdout == f"True {has_kernel}\n", result.stderr

@@ -115,6 +115,10 @@ def test_history_has_a_row_for_every_batch_where_somebody_looks(make_clf, disk, 
         assert [batch["train_batch_size"] for batch in epoch["batches"]] == [32] * 6 + [8]
         mean = np.average([b["train_loss"] for b in epoch["batches"]], weights=[32] * 6 + [8])
         assert epoch["train_loss"] == pytest.approx(mean)
+
+
+@pytest.mark.needs_kernel
+def test_history_has_no_rows_for_batches_where_nobody_looks(make_clf, disk):
     for epoch in make_clf().fit(*disk).net_.history:
         assert (epoch["train_batch_count"], epoch["batches"]) == (7, [])
 
@@ -230,6 +234,7 @@ def test_ctrl_c_is_raised_and_keeps_the_last_whole_epoch(make_clf, get_weights, 
     assert all(map(np.array_equal, get_weights(clf), get_weights(whole)))
 
 
+@pytest.mark.needs_kernel
 def test_ctrl_c_in_a_fused_epoch_keeps_the_last_whole_epoch(
     make_clf, get_weights, disk, monkeypatch
 ):
@@ -356,10 +361,12 @@ def test_ctrl_c_before_the_first_epoch_is_raised(make_clf, disk, monkeypatch):
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_a_callback_may_pickle_the_net_during_the_training(make_clf, disk, tmp_path, activation):
+def test_a_callback_may_pickle_the_net_during_the_training(
+    make_clf, disk, has_kernel, tmp_path, activation
+):
     checkpoint = Checkpoint(monitor=None, f_pickle="net.pkl", dirname=tmp_path)
     clf = make_clf(callbacks=[checkpoint], activation=activation).fit(*disk)
-    assert clf.fused_
+    assert clf.fused_ == has_kernel
     net = pickle.loads((tmp_path / "net.pkl").read_bytes())
     X = disk[0].astype("f4")
     np.testing.assert_array_equal(net.predict_proba(X), clf.net_.predict_proba(X))

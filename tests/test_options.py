@@ -32,8 +32,6 @@ from skdisk._network.noise import (
     make_unit_keys,
 )
 
-TRAINERS = pytest.mark.parametrize("fused", [True, False])
-
 
 def draw_masks(p, n_steps, n_rows=40, n_units=50):
     """Draw the masks of some steps: an array of shape (n_steps, n_rows, n_units)."""
@@ -94,9 +92,9 @@ def test_dropout_keeps_the_mean_and_ends_with_the_training():
     assert (mean - expected).mean().abs() < 0.01
 
 
-def test_dropout_by_layer(make_clf, disk):
+def test_dropout_by_layer(make_clf, disk, has_kernel):
     clf = make_clf(hidden_layer_sizes=(8, 4), dropout=[0.0, 0.5]).fit(*disk)
-    assert clf.fused_
+    assert clf.fused_ == has_kernel
     assert clf.module_.dropout == (0.0, 0.5)
     assert not clf.module_.training
 
@@ -109,7 +107,6 @@ def test_dropout_regularises(make_clf):
     assert plain > dropped + 0.1
 
 
-@TRAINERS
 @pytest.mark.parametrize(
     ("lr_schedule", "make_scheduler"),
     [
@@ -225,10 +222,10 @@ def test_a_search_over_optimisers_needs_no_other_parameters(disk):
     assert np.isfinite(search.fit(*disk).cv_results_["mean_test_score"]).all()
 
 
-def test_a_scheduler_of_skorch_may_be_the_schedule(make_clf, get_weights, disk):
+def test_a_scheduler_of_skorch_may_be_the_schedule(make_clf, get_weights, disk, has_kernel):
     scheduler = LRScheduler("StepLR", step_size=2, gamma=0.1)
     clf = make_clf(lr_schedule=scheduler, max_epochs=5).fit(*disk)
-    assert clf.fused_
+    assert clf.fused_ == has_kernel
     assert clf.history_["lr"].tolist() == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
     expected = make_clf(callbacks=[scheduler], max_epochs=5).fit(*disk)
     assert all(map(np.array_equal, get_weights(clf), get_weights(expected)))
@@ -266,6 +263,10 @@ def test_other_arguments_reach_the_optimiser(make_clf, disk):
     clf = make_clf(optimizer="adam", optimizer_params={"betas": (0.5, 0.9), "eps": 1e-3})
     [group] = clf.fit(*disk).net_.optimizer_.param_groups
     assert (group["betas"], group["eps"]) == ((0.5, 0.9), 1e-3)
+
+
+@pytest.mark.needs_kernel
+def test_an_option_that_the_kernel_does_not_know_is_named(make_clf, disk):
     clf = make_clf(optimizer="adam", optimizer_params={"amsgrad": True}).fit(*disk)
     assert clf.fused_reason_ == "the optimizer has the option amsgrad"
 
@@ -300,7 +301,6 @@ def test_bad_options_are_refused(make_clf, disk, params, match):
     assert vars(clf) == before
 
 
-@TRAINERS
 def test_clipping_is_that_of_torch(make_clf, get_weights, disk, fused):
     X, y = (torch.tensor(a) for a in disk)
     start = make_clf(lr=1e-30, max_epochs=1).fit(*disk)
@@ -321,6 +321,7 @@ def test_clipping_is_that_of_torch(make_clf, get_weights, disk, fused):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.needs_kernel
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_partial_fit_and_warm_start_keep_the_state_of_adam(make_clf, get_weights, disk, optimizer):
     params = {"optimizer": optimizer, "dropout": 0.2, "lr": 0.01}
@@ -346,7 +347,6 @@ def test_a_warm_start_may_change_the_optimiser(make_clf, get_weights, disk):
     assert clf.n_iter_ == 9
 
 
-@TRAINERS
 @pytest.mark.parametrize("n_finite", [0, 2])
 def test_divergence_ends_the_fit_at_the_last_finite_epoch(
     make_clf, get_weights, disk, fused, n_finite
@@ -369,7 +369,6 @@ def test_divergence_ends_the_fit_at_the_last_finite_epoch(
         assert clf.best_loss_ is clf.best_epoch_ is None
 
 
-@TRAINERS
 def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_divergence(make_clf, fused):
     X, y = make_disk(300, random_state=0)
     clf = make_clf(lr=3e38, weight_decay=3e38, batch_size=300, fused=fused, max_epochs=1)

@@ -43,7 +43,6 @@ def make_calls(n_epochs):
     return [("setup", "fit"), first, *epochs, last, ("teardown", "fit")]
 
 
-@pytest.mark.parametrize("fused", [True, False])
 def test_epochs_are_tasks(make_clf, get_weights, disk, fused):
     record = Record()
     clf = make_clf(fused=fused).set_callbacks(record)

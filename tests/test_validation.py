@@ -17,8 +17,6 @@ from skorch.callbacks import Callback
 from skdisk import MLPDiskClassifier, make_disk
 from skdisk._inputs.weights import hold_out
 
-TRAINERS = pytest.mark.parametrize("fused", [True, False])
-
 
 @pytest.fixture(scope="module")
 def noisy():
@@ -39,7 +37,6 @@ def overfit():
     return make
 
 
-@TRAINERS
 def test_validation_data_are_looked_at_after_each_epoch(overfit, get_weights, noisy, fused):
     X, y, X_val, y_val = noisy
     clf = overfit(max_epochs=8, fused=fused).fit(X, y, X_val=X_val, y_val=y_val)
@@ -57,7 +54,6 @@ def test_validation_data_are_looked_at_after_each_epoch(overfit, get_weights, no
     assert clf.best_epoch_ == 1 + np.argmin(clf.validation_loss_curve_)
 
 
-@TRAINERS
 @pytest.mark.parametrize("labels", [[0, 1], ["no", "yes"]])
 def test_early_stopping_keeps_the_best_epoch(overfit, get_weights, noisy, fused, labels):
     X, y, X_val, y_val = noisy
@@ -148,7 +144,6 @@ def test_rows_of_fractional_weight_are_held_out_whole():
     np.testing.assert_array_equal(held, weights[valid])
 
 
-@TRAINERS
 def test_the_validation_loss_is_weighted_as_the_training_loss_is(overfit, noisy, fused):
     X, y, X_val, y_val = noisy
     clf = overfit(max_epochs=3, class_weight={0: 1.0, 1: 4.0}, fused=fused)

@@ -14,8 +14,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from torch.nn.functional import nll_loss
 
-TRAINERS = pytest.mark.parametrize("fused", [True, False])
-
 
 @pytest.fixture
 def weights(disk):
@@ -26,7 +24,6 @@ def assert_equal_weights(get_weights, first, second):
     assert all(map(np.array_equal, get_weights(first), get_weights(second)))
 
 
-@TRAINERS
 @pytest.mark.parametrize("value", [1, 0.3])
 def test_equal_weights_give_bitwise_the_unweighted_fit(make_clf, get_weights, disk, fused, value):
     plain = make_clf(fused=fused).fit(*disk)
@@ -35,7 +32,6 @@ def test_equal_weights_give_bitwise_the_unweighted_fit(make_clf, get_weights, di
     assert weighted.loss_curve_ == plain.loss_curve_
 
 
-@TRAINERS
 def test_the_unit_of_the_weights_does_not_matter(make_clf, get_weights, disk, weights, fused):
     clfs = [make_clf(fused=fused).fit(*disk, c * weights) for c in (1, 1000)]
     for ours, theirs in zip(*map(get_weights, clfs), strict=True):
@@ -54,7 +50,6 @@ def test_a_weight_is_a_number_of_repetitions(make_clf, get_weights, disk, params
     assert_equal_weights(get_weights, weighted, repeated)
 
 
-@TRAINERS
 @pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.filterwarnings("ignore:max_epochs=:sklearn.exceptions.ConvergenceWarning")
@@ -79,7 +74,6 @@ def test_a_class_without_weight_is_left_out_but_known(make_clf, get_weights, dis
     assert by_class.classes_.tolist() == [0, 1, 2]
 
 
-@TRAINERS
 @pytest.mark.parametrize("batch_size", [1, 7, 32])
 def test_weights_count_in_batches_of_any_size(make_clf, get_weights, disk, fused, batch_size):
     X, y = disk
@@ -153,7 +147,6 @@ def test_a_class_that_a_part_of_the_rows_lacks_may_have_a_weight(make_clf, get_w
     assert_equal_weights(get_weights, clf, make_clf(class_weight={0: 1.0, 1: 3.0}).fit(*disk))
 
 
-@TRAINERS
 @pytest.mark.parametrize("scale", [1e-310, 1e-300, 1e-60, 1e39, 1e300, 1.5e308])
 @pytest.mark.parametrize("class_scale", [1e-300, 1.0, 1e300])
 def test_the_scale_of_weights_may_be_any(make_clf, get_weights, disk, fused, scale, class_scale):
