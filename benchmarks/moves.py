@@ -1,7 +1,7 @@
 """Count how often a fit moves from file to file: `python benchmarks/moves.py`.
 
-A move is a call of a function of skdisk or skorch from another file, whosever that is. Many of them
-are much to follow for who reads the code, and time that is spent beside the training itself.
+A move is a call of a function of skdisk or skorch from another file, whosever that is. Many moves
+are much to follow for a reader, and time that is spent beside the training itself.
 """
 
 import sys
