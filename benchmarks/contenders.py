@@ -16,9 +16,13 @@ from skorch import NeuralNetClassifier
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from skdisk import MLPDiskClassifier
+from skdisk import MLPDiskClassifier, _kernel
 
 LR = 1e-3
+# The lesson's recipe, by which all that is measured is trained unless a case says otherwise.
+RECIPE = {"lr": LR, "momentum": 0.0, "lr_schedule": "constant"}
+# Where there is a kernel, nothing may stand in its way.
+HAS_KERNEL = _kernel.explain_absence() is None
 
 
 def make_module(n_features, hidden, n_classes=2, last=nn.LogSoftmax, activation=nn.ReLU):
@@ -30,10 +34,10 @@ def make_module(n_features, hidden, n_classes=2, last=nn.LogSoftmax, activation=
     return nn.Sequential(*layers, nn.Linear(n_in, n_classes), last(dim=1))
 
 
-def fit_skdisk(X, y, hidden, batch_size, epochs, fused=True, sample_weight=None, **options):
+def fit_skdisk(X, y, hidden, batch_size, epochs, sample_weight=None, **options):
     """Fit skdisk's classifier."""
-    settings = {"lr": LR, "batch_size": batch_size, "max_epochs": epochs, "random_state": 0}
-    clf = MLPDiskClassifier(hidden, fused=fused, **settings | options)
+    settings = {"batch_size": batch_size, "max_epochs": epochs, "random_state": 0}
+    clf = MLPDiskClassifier(hidden, **{"fused": HAS_KERNEL} | RECIPE | settings | options)
     with warnings.catch_warnings():
         # With early stopping, that it has not stopped.
         warnings.simplefilter("ignore", ConvergenceWarning)

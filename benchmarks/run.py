@@ -13,7 +13,9 @@ import sys
 import time
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import contenders
 import numpy as np
@@ -29,9 +31,8 @@ from measuring import (
     measure,
     read_peak_memory,
 )
-from skdisk._engine import FusedTrainer
 
-from skdisk import make_disk
+from skdisk import _kernel, make_disk
 
 LESSON = "a. lesson, s/step"
 TRAINERS = {
@@ -68,26 +69,47 @@ def run_lesson(quick):
 
 
 def run_overhead(quick):
-    """Case a, overhead: the share of a fit that is not the fused trainer's."""
+    """Case a, overhead: how much of a fit of the lesson is the kernel's, in seconds an epoch."""
     X, y = make_disk(3000, random_state=0)
-    run_epoch, shares, inside = FusedTrainer.run_epoch, [], []
+    # Early stopping holds out a tenth.
+    X_more, y_more = make_disk(3334, random_state=0)
+    epochs, inside = 20 if quick else 300, []
 
-    def run_timed(*args, **kwargs):
-        start = time.perf_counter()
-        losses = run_epoch(*args, **kwargs)
-        inside[-1] += time.perf_counter() - start
-        return losses
-
-    FusedTrainer.run_epoch = run_timed
-    try:
-        for _ in range(1 if quick else 7):
-            inside.append(0.0)
+    def time_kernel(function):
+        def call(*args, **kwargs):
             start = time.perf_counter()
-            contenders.fit_skdisk(X, y, (64, 64), 32, 20 if quick else 300)
-            shares.append(1 - inside[-1] / (time.perf_counter() - start))
-    finally:
-        FusedTrainer.run_epoch = run_epoch
-    return [make_row("a. lesson, share outside the trainer", "skdisk", shares, shares)]
+            result = function(*args, **kwargs)
+            inside[-1] += time.perf_counter() - start
+            return result
+
+        return call
+
+    def fit(data, **options):
+        inside.append(0.0)
+        contenders.fit_skdisk(*data, (64, 64), 32, epochs, **options)
+
+    stopping = {"early_stopping": True, "n_iter_no_change": epochs + 1}
+    functions = {
+        "skdisk": partial(fit, (X, y)),
+        "early stopping": partial(fit, (X_more, y_more), **stopping),
+    }
+    names = ("train", "evaluate")
+    timed = {name: time_kernel(getattr(_kernel, name)) for name in names}
+    with mock.patch.multiple(_kernel, **timed):
+        seconds = measure(functions, 1 if quick else 7)
+    seconds["skdisk, in the kernel"] = inside[::2]
+    seconds["early stopping, in the kernel"] = inside[1::2]
+    units = dict.fromkeys(seconds, epochs)
+    return make_rows("a. lesson, in and around the kernel, s/epoch", seconds, units)
+
+
+def run_short_fit(quick):
+    """Case a, a short fit: one epoch of 100 rows, in seconds."""
+    X, y = make_disk(100, random_state=0)
+    fits = {"skdisk": contenders.fit_skdisk, "MLPClassifier": contenders.fit_sklearn}
+    functions = {name: partial(fit, X, y, (64, 64), 32, 1) for name, fit in fits.items()}
+    seconds = measure(functions, 5 if quick else 300, pause=0.0)
+    return make_rows("a. fit of one epoch of 100 rows, s", seconds)
 
 
 GROWTH = {
@@ -97,24 +119,38 @@ GROWTH = {
     "batch": [8, 32, 512, 4096],
 }
 BASE = {"rows": 10_000, "features": 20, "hidden": 64, "batch": 128}
+# Points that lie on no axis: rows, features, hidden layers, batch.
+POINTS = [(4_000, 8, (16, 16, 16), 8), (100_000, 50, (256, 256), 256)]
+
+
+def list_points():
+    """List what case b measures: a name, and rows, features, hidden layers and batch."""
+    for axis, values in GROWTH.items():
+        for value in values:
+            point = {**BASE, axis: value}
+            hidden = (point["hidden"],) * 2
+            settings = (point["rows"], point["features"], hidden, point["batch"])
+            yield f"{axis} {value:,}", settings
+    for rows, features, hidden, batch in POINTS:
+        layers = "-".join(map(str, hidden))
+        name = f"size {rows:,} x {features}, {layers}, batch {batch}"
+        yield name, (rows, features, hidden, batch)
 
 
 def run_growth(quick):
     """Case b: seconds a row of training data and epoch, along one axis at a time."""
-    points = [(axis, {**BASE, axis: value}) for axis, values in GROWTH.items() for value in values]
-    points.append(("size", {"rows": 100_000, "features": 50, "hidden": 256, "batch": 256}))
-    for axis, point in points[:2] if quick else points:
-        X, y = make_data(point["rows"], point["features"])
+    points = [*list_points()]
+    for name, (n_rows, n_features, hidden, batch) in points[:2] if quick else points:
+        X, y = make_data(n_rows, n_features)
         # Some hundred small steps at least, so that what a fit costs once does not tell.
-        steps = -(-point["rows"] // point["batch"])
-        operations = 6 * point["batch"] * point["hidden"] * (point["features"] + point["hidden"])
+        steps = -(-n_rows // batch)
+        operations = 6 * batch * sum(a * b for a, b in pairwise((n_features, *hidden, 2)))
         epochs = 1 if quick else max(1, int(min(400, 3e10 / operations) / steps))
-        settings = (X, y, (point["hidden"],) * 2, point["batch"], epochs)
-        functions = {name: partial(fit, *settings) for name, fit in TRAINERS.items()}
+        settings = (X, y, hidden, batch, epochs)
+        functions = {trainer: partial(fit, *settings) for trainer, fit in TRAINERS.items()}
         seconds = measure(functions, 1 if quick else 5)
-        value = f"{point[axis]:,}" if axis in point else "100,000 x 50, 256-256, batch 256"
-        case = f"b. {axis} {value}, s/row"
-        yield from make_rows(case, seconds, dict.fromkeys(seconds, epochs * point["rows"]))
+        units = dict.fromkeys(seconds, epochs * n_rows)
+        yield from make_rows(f"b. {name}, s/row", seconds, units)
 
 
 def run_prediction(quick):
@@ -156,13 +192,14 @@ def train_in_process(name, rows, epochs):
 
 
 COLD = {
-    "skdisk": "from skdisk import MLPDiskClassifier as C, make_disk; c = C(max_epochs=10)",
+    "skdisk": "from skdisk import MLPDiskClassifier as C; c = C(lr=1e-3, momentum=0, "
+    "lr_schedule='constant', max_epochs=10)",
     "MLPClassifier": "from sklearn.neural_network import MLPClassifier as C; c = C((64, 64), "
-    "solver='sgd', max_iter=10, batch_size=32)",
+    "solver='sgd', momentum=0, learning_rate_init=1e-3, max_iter=10, batch_size=32)",
     "skorch": "import torch; from torch import nn; from skorch import NeuralNetClassifier as C; "
     "X = X.astype('f4'); c = C(nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), "
-    "nn.ReLU(), nn.Linear(64, 2), nn.Softmax(dim=1)), max_epochs=10, batch_size=32, verbose=0, "
-    "train_split=None)",
+    "nn.ReLU(), nn.Linear(64, 2), nn.Softmax(dim=1)), lr=1e-3, max_epochs=10, batch_size=32, "
+    "verbose=0, train_split=None)",
 }
 
 
@@ -255,6 +292,7 @@ def describe_machine():
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "kernel": _kernel.choose_instruction_set(),
         **versions,
     }
 
@@ -312,7 +350,8 @@ def draw(rows, path):
     right.invert_yaxis()
     right.set(xscale="log", xlabel="time beside skdisk's (right of the line, skdisk is faster)")
     right.set_title("As the problem grows, one axis at a time")
-    right.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+    ticks = [0.5, 1, 2, 4, 8, 16, 32, 64]
+    right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     right.minorticks_off()
     right.grid(alpha=0.3)
     right.legend(loc="upper left")
@@ -320,7 +359,7 @@ def draw(rows, path):
 
 
 CASES = {
-    "a": (run_lesson, run_overhead),
+    "a": (run_lesson, run_overhead, run_short_fit),
     "b": (run_growth, run_memory),
     "c": (run_prediction,),
     "d": (run_cold_start,),
@@ -356,7 +395,7 @@ def main():
         for row in run(args.quick):
             rows.append(row)
             figures = f"{row['median']:.3g}  x {row['ratio']:.2f}"
-            print(f"    {row['case']:55} {row['contender']:22} {figures}", flush=True)
+            print(f"    {row['case']:55} {row['contender']:31} {figures}", flush=True)
     output = args.output or (RESULTS if set(letters) == set(CASES) else None)
     if output is None:
         return

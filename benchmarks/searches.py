@@ -1,120 +1,150 @@
-"""Measure searches: beside scikit-learn's over skdisk and its peers, and of 10,000 networks."""
+"""Measure many networks: grid searches beside those of the peers, and 10,000 networks."""
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-import time
 import warnings
 from functools import partial
-from unittest import mock
 
 import contenders
+import joblib
 import numpy as np
-from measuring import make_data, make_row, make_rows, measure, read_peak_memory
+from measuring import make_data, make_rows, measure
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from skdisk import FusedGridSearchCV, MLPDiskClassifier, make_disk
+from skdisk import MLPDiskClassifier, make_disk
 
 LR = [1e-3, 3e-3, 1e-2, 3e-2]
 DECAY = [0.0, 1e-4, 1e-3]
 LESSON = ((64, 64), 32)
-PLAIN = "GridSearchCV over skdisk"
+# How the searches of skdisk run: joblib's backend and how many fits at a time.
+WAYS = {
+    "skdisk": ("threading", 2),
+    "skdisk, one thread": ("threading", 1),
+    "skdisk, two processes": ("loky", 2),
+}
+PROCESSES = WAYS["skdisk, two processes"]
 
 
-@contextlib.contextmanager
-def ignore_convergence():
-    """Hide, here and in worker processes that start here, that a training could go on."""
-    # What a worker warns of, this process cannot filter; the environment takes messages only.
-    messages = ["ignore:max_epochs=", "ignore:Stochastic Optimizer"]
-    filters = [os.environ.get("PYTHONWARNINGS"), *messages]
-    with (
-        mock.patch.dict(os.environ, PYTHONWARNINGS=",".join(filter(None, filters))),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
+def search(estimator, grid, X, y, way, epochs, name="max_epochs", patience=None):
+    """Search with five folds, without the last fit.
 
-
-def search(estimator, grid, X, y, epochs, cls=GridSearchCV, name="max_epochs"):
-    """Search with five folds and two processes, without the last fit."""
-    estimator.set_params(**{name: epochs})
-    cls(estimator, grid, n_jobs=2, cv=5, refit=False, error_score="raise").fit(X, y)
+    `name` is what the estimator calls its number of epochs, `patience` what it calls the number
+    of epochs that early stopping waits for: then longer than there are any.
+    """
+    estimator.set_params(**{name: epochs}, **({patience: epochs + 1} if patience else {}))
+    backend, n_jobs = way
+    with joblib.parallel_config(backend, n_jobs=n_jobs):
+        GridSearchCV(estimator, grid, cv=5, refit=False, error_score="raise").fit(X, y)
 
 
 def make_classifier(**options):
     """Make the classifier that the lesson trains."""
     hidden, batch_size = LESSON
-    return MLPDiskClassifier(hidden, batch_size=batch_size, random_state=0, **options)
+    settings = contenders.RECIPE | {"batch_size": batch_size, "random_state": 0}
+    return MLPDiskClassifier(hidden, **settings | options)
 
 
 def measure_searches(functions, epochs, repeats):
     """Time searches, functions of their number of epochs, when the processes are up."""
-    with ignore_convergence():
+    with warnings.catch_warnings():
+        # That a training could go on; scikit-learn hands the filters on to its workers.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         for function in functions.values():
-            function(1)
-        timed = {name: partial(function, epochs[name]) for name, function in functions.items()}
+            function(epochs=1)
+        timed = {
+            name: partial(function, epochs=epochs[name]) for name, function in functions.items()
+        }
         return measure(timed, repeats)
 
 
 def run_search(quick):
-    """Case f: 12 candidates, 5 folds, seconds an epoch of all 60 networks; two processes.
+    """Case f: 12 candidates, 5 folds, seconds an epoch of all 60 networks.
 
     The lesson's data and network. skdisk trains 60 epochs, skorch 10 and MLPClassifier 20, which
     take long enough; what a search costs once is so divided by fewer epochs there.
     """
     X, y = make_disk(300 if quick else 3000, random_state=0)
     rates = LR[:1] if quick else LR
-    grid = {"lr": rates, "weight_decay": DECAY}
     hidden, batch_size = LESSON
-    skorch = contenders.make_skorch(2, hidden, batch_size, 1)
-    sklearn = contenders.make_sklearn(hidden, batch_size, 1)
-
-    def search_skorch(n):
-        search(skorch, {"lr": rates, "optimizer__weight_decay": DECAY}, X.astype(np.float32), y, n)
-
-    def search_sklearn(n):
-        search(sklearn, {"learning_rate_init": rates, "alpha": DECAY}, X, y, n, name="max_iter")
-
     functions = {
-        "skdisk": lambda n: search(make_classifier(), grid, X, y, n, FusedGridSearchCV),
-        PLAIN: lambda n: search(make_classifier(), grid, X, y, n),
-        "skorch": search_skorch,
-        "MLPClassifier": search_sklearn,
+        name: partial(search, make_classifier(), {"lr": rates, "weight_decay": DECAY}, X, y, way)
+        for name, way in WAYS.items()
     }
-    epochs = dict(zip(functions, [2, 2, 1, 1] if quick else [60, 60, 10, 20], strict=True))
+    functions["skorch, two processes"] = partial(
+        search,
+        contenders.make_skorch(2, hidden, batch_size, 1),
+        {"lr": rates, "optimizer__weight_decay": DECAY},
+        X.astype(np.float32),
+        y,
+        PROCESSES,
+    )
+    functions["MLPClassifier, two processes"] = partial(
+        search,
+        contenders.make_sklearn(hidden, batch_size, 1),
+        {"learning_rate_init": rates, "alpha": DECAY},
+        X,
+        y,
+        PROCESSES,
+        name="max_iter",
+    )
+    numbers = [2, 2, 2, 1, 1] if quick else [60, 60, 60, 10, 20]
+    epochs = dict(zip(functions, numbers, strict=True))
     seconds = measure_searches(functions, epochs, 1 if quick else 3)
     return make_rows("f. search, 12 candidates x 5 folds, s/epoch", seconds, epochs)
 
 
 def run_variants(quick):
-    """Case g: as case f, but for what is searched: seconds of the whole search, 60 epochs."""
+    """Case g: as case f, but for what is searched; seconds an epoch of all networks.
+
+    MLPClassifier trains 20 epochs, skdisk 60. With early stopping both train all epochs and keep
+    the best.
+    """
     X, y = make_disk(300 if quick else 3000, random_state=0)
     rates = LR[:1] if quick else LR
-    step = "mlpdiskclassifier__"
-    clf, widths = make_classifier(), [(32, 32), (64, 64), (128, 128)]
-    decays = {"lr": rates, "weight_decay": DECAY}
-    scaled = {step + name: values for name, values in decays.items()}
+    widths = [(32, 32), (64, 64), (128, 128)]
+    sklearn = contenders.make_sklearn(*LESSON, 1)
+    # The estimators, their grids, and what stands before the names of their parameters.
     variants = {
-        "three widths": (clf, {"lr": rates, "hidden_layer_sizes": widths}, ""),
-        "early stopping": (make_classifier(early_stopping=True), decays, ""),
-        "pipeline": (make_pipeline(StandardScaler(), clf), scaled, step),
+        "three widths": (
+            (make_classifier(), {"lr": rates, "hidden_layer_sizes": widths}, ""),
+            (sklearn, {"learning_rate_init": rates, "hidden_layer_sizes": widths}, ""),
+        ),
+        "early stopping": (
+            (make_classifier(early_stopping=True), {"lr": rates, "weight_decay": DECAY}, ""),
+            (
+                contenders.make_sklearn(*LESSON, 1).set_params(early_stopping=True),
+                {"learning_rate_init": rates, "alpha": DECAY},
+                "",
+            ),
+        ),
+        "pipeline": (
+            (
+                make_pipeline(StandardScaler(), make_classifier()),
+                {"mlpdiskclassifier__lr": rates, "mlpdiskclassifier__weight_decay": DECAY},
+                "mlpdiskclassifier__",
+            ),
+            (
+                make_pipeline(StandardScaler(), sklearn),
+                {"mlpclassifier__learning_rate_init": rates, "mlpclassifier__alpha": DECAY},
+                "mlpclassifier__",
+            ),
+        ),
     }
-    for variant, (estimator, grid, prefix) in variants.items():
+    for variant, ((ours, our_grid, prefix), (peer, peer_grid, peer_prefix)) in variants.items():
+        names = {"name": prefix + "max_epochs", "patience": prefix + "n_iter_no_change"}
         functions = {
-            name: lambda n, s=(estimator, grid), cls=cls, p=prefix: search(
-                *s, X, y, n, cls, p + "max_epochs"
-            )
-            for name, cls in (("skdisk", FusedGridSearchCV), (PLAIN, GridSearchCV))
+            name: partial(search, ours, our_grid, X, y, way, **names) for name, way in WAYS.items()
         }
-        epochs = dict.fromkeys(functions, 2 if quick else 60)
+        names = {"name": peer_prefix + "max_iter", "patience": peer_prefix + "n_iter_no_change"}
+        functions["MLPClassifier, two processes"] = partial(
+            search, peer, peer_grid, X, y, PROCESSES, **names
+        )
+        numbers = [2, 2, 2, 1] if quick else [60, 60, 60, 20]
+        epochs = dict(zip(functions, numbers, strict=True))
         seconds = measure_searches(functions, epochs, 1 if quick else 3)
-        yield from make_rows(f"g. search, {variant}, s", seconds)
+        yield from make_rows(f"g. search, {variant}, s/epoch", seconds, epochs)
 
 
 # ParallelMLPs (Farias et al., arXiv 2206.08369) trains 10,000 networks of 1 to 100 units: ten
@@ -143,7 +173,6 @@ PUBLISHED = {
     "ParallelMLPs, authors' GPU": {100: 0.0252, 1_000: 0.276, 10_000: 2.75},
     "one after another, authors' GPU": {100: 23.0, 1_000: 189, 10_000: 1859},
 }
-N_TEST_ROWS = 100
 
 
 def make_grid(widths, n_seeds):
@@ -155,29 +184,16 @@ def make_grid(widths, n_seeds):
     ]
 
 
-def search_in_process(n_rows, epochs, widths, n_seeds):
-    """Do what `run_process` asks for: print the seconds of the search, and peak memory in MB."""
-    X, y = make_data(n_rows + N_TEST_ROWS, 10)
-    clf = MLPDiskClassifier(lr=contenders.LR, batch_size=32, max_epochs=epochs)
-    split = (np.arange(n_rows), np.arange(n_rows, len(X)))
-    grid = make_grid(widths, n_seeds)
-    start = time.perf_counter()
-    FusedGridSearchCV(clf, grid, cv=[split], refit=False, n_jobs=1).fit(X, y)
-    print(json.dumps([time.perf_counter() - start, read_peak_memory()]))
-
-
-def run_process(*numbers):
-    """Search in a new process; return the seconds of the search and the peak memory in MB."""
-    command = [sys.executable, __file__, *map(str, numbers)]
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(result.stdout)
-
-
-def fit_one_by_one(candidates, X, y, epochs):
-    """Fit our classifier for some candidates, one after another."""
-    for parameters in candidates:
-        clf = MLPDiskClassifier(lr=contenders.LR, batch_size=32, max_epochs=epochs)
-        clf.set_params(**parameters).fit(X, y)
+def fit_networks(candidates, X, y, n_jobs, epochs):
+    """Fit our classifier for some candidates, `n_jobs` at a time, in threads."""
+    settings = contenders.RECIPE | {"batch_size": 32, "max_epochs": epochs}
+    fits = (
+        joblib.delayed(MLPDiskClassifier(**settings | parameters).fit)(X, y)
+        for parameters in candidates
+    )
+    # Networks go when they are trained.
+    for _ in joblib.Parallel(n_jobs, backend="threading", return_as="generator_unordered")(fits):
+        pass
 
 
 def train_by_hand(candidates, X, y, epochs):
@@ -191,44 +207,42 @@ def train_by_hand(candidates, X, y, epochs):
 def run_many_networks(quick):
     """Case h: 10,000 networks of one hidden layer of 1 to 100 units, in one process.
 
-    A search with one split, the way that the library goes, once with few and once with more
-    epochs: the difference tells the seconds an epoch, that with more epochs the seconds of the
-    whole search. What is trained one after another, our fits and a hand-written loop, is a random
-    sample of 100 of the networks, measured in the same way and scaled up to 10,000; unlike the
-    search, it scores nothing. Beside it is what the authors of ParallelMLPs recorded on their
-    machines.
+    One after another, and two at a time in threads; a random sample of them, 1,000 for skdisk
+    and 100 for the hand-written loop, is trained and scaled up to 10,000. Once with few and once
+    with more epochs: the difference tells the seconds an epoch, that with more epochs the seconds
+    of the whole. Beside it is what the authors of ParallelMLPs recorded on their machines.
     """
-    widths, n_seeds, n_sample, repeats = (4, 1, 2, 1) if quick else (100, 10, 100, 3)
-    sizes = {500: (1, 11)} if quick else {100: (1, 101), 1_000: (1, 31), 10_000: (1, 4)}
+    widths, n_seeds, repeats = (4, 1, 1) if quick else (100, 10, 3)
+    sizes = {500: (1, 11)} if quick else {100: (1, 301), 1_000: (1, 31), 10_000: (1, 4)}
     candidates = [*ParameterGrid(make_grid(widths, n_seeds))]
-    chosen = np.random.default_rng(0).choice(len(candidates), n_sample, replace=False)
-    sample, scale = [candidates[i] for i in chosen], len(candidates) / n_sample
-    fit_one_by_one(sample[:1], *make_data(100, 10), 1)
+    n_networks = len(candidates)
+    order = np.random.default_rng(0).permutation(n_networks)
+    sample = [candidates[i] for i in order[: n_networks // 10]]
+    small = sample[: max(1, n_networks // 100)]
+    fit_networks(small[:1], *make_data(100, 10), 1, 1)
     for n_rows, (short, long) in sizes.items():
         X, y = make_data(n_rows, 10)
-        seconds, peaks = {}, []
-        for _ in range(repeats):
-            outcomes = [run_process(n_rows, n, widths, n_seeds) for n in (short, long)]
-            seconds.setdefault("skdisk", []).append([s for s, _ in outcomes])
-            peaks.append(outcomes[-1][1])
-            for name, fit in (
-                ("skdisk, one after another", fit_one_by_one),
-                ("pre-sliced loop", train_by_hand),
-            ):
-                timed = {n: partial(fit, sample, X, y, n) for n in (short, long)}
-                pair = [scale * values[0] for values in measure(timed, 1).values()]
-                seconds.setdefault(name, []).append(pair)
-        name = f"h. {len(candidates):,} networks, {n_rows:,} rows"
+        trainers = {
+            "skdisk": (partial(fit_networks, sample, X, y, 1), len(sample)),
+            "skdisk, two threads": (partial(fit_networks, sample, X, y, 2), len(sample)),
+            "pre-sliced loop": (partial(train_by_hand, small, X, y), len(small)),
+        }
+        timed = {
+            (name, n): partial(function, epochs=n)
+            for name, (function, _) in trainers.items()
+            for n in (short, long)
+        }
+        seconds = {
+            (name, n): n_networks / trainers[name][1] * np.array(values)
+            for (name, n), values in measure(timed, repeats).items()
+        }
+        case = f"h. {n_networks:,} networks, {n_rows:,} rows"
         per_epoch = {
-            key: [(b - a) / (long - short) for a, b in pairs] for key, pairs in seconds.items()
+            name: (seconds[name, long] - seconds[name, short]) / (long - short)
+            for name in trainers
         }
         if not quick:
-            per_epoch |= {key: [values[n_rows]] for key, values in PUBLISHED.items()}
-        yield from make_rows(f"{name}, s/epoch", per_epoch)
-        whole = {key: [b for _, b in pairs] for key, pairs in seconds.items()}
-        yield from make_rows(f"{name}, all of {long} epochs, s", whole)
-        yield make_row(f"{name}, peak memory, MB", "skdisk", peaks, peaks)
-
-
-if __name__ == "__main__":
-    search_in_process(*map(int, sys.argv[1:]))
+            per_epoch |= {name: [values[n_rows]] for name, values in PUBLISHED.items()}
+        yield from make_rows(f"{case}, s/epoch", per_epoch)
+        whole = {name: seconds[name, long] for name in trainers}
+        yield from make_rows(f"{case}, all of {long} epochs, s", whole)

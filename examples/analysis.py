@@ -1,5 +1,6 @@
 """Breast-cancer data, from frame to result: cross-validate, search a grid, read the tables."""
 
+import joblib
 import pandas as pd
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import GridSearchCV, cross_validate
@@ -27,7 +28,8 @@ def main():
         "mlpdiskclassifier__hidden_layer_sizes": [(16,), (64, 64)],
         "mlpdiskclassifier__lr": [0.01, 0.03],
     }
-    search = GridSearchCV(pipeline, grid, n_jobs=2).fit(X, y)
+    with joblib.parallel_config("threading"):
+        search = GridSearchCV(pipeline, grid, n_jobs=2).fit(X, y)
     results = pd.DataFrame(search.cv_results_).sort_values("rank_test_score")
     results.columns = results.columns.str.replace("param_mlpdiskclassifier__", "")
     print("The grid, best first:")

@@ -5,40 +5,33 @@ import signal
 
 import joblib
 import numpy as np
-import psutil
 import pytest
 from distributed import Client, LocalCluster, get_client
-from sklearn.datasets import make_classification
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_validate
 from skorch.callbacks import Callback
 
-from skdisk import FusedGridSearchCV, MLPDiskClassifier
+from skdisk import MLPDiskEnsemble
 
 GRID = {"lr": [0.01, 0.02, 0.05, 0.1], "batch_size": [16, 32]}
 
 
 @pytest.fixture(scope="module")
 def client():
-    """Connect to a cluster of two worker processes on this machine."""
+    """Connect to a cluster of two worker processes of two threads on this machine."""
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0"
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
 
 
-def fit_on_cluster(search, data):
-    with joblib.parallel_config(backend="dask"):
-        get_client().wait_for_workers(2, timeout=30)
-        return search.fit(*data)
-
-
-def count_bytes():
-    """Count what was sent between the processes of this machine since it started."""
-    counters = psutil.net_io_counters(pernic=True)
-    return sum(c.bytes_sent for name, c in counters.items() if name.startswith("lo"))
+def run_on_cluster(function, data):
+    """Call a function of the data on the cluster, each worker of which gets them at the start."""
+    get_client().wait_for_workers(2, timeout=30)
+    with joblib.parallel_config("dask", scatter=[*data]):
+        return function(*data)
 
 
 def get_scores(search):
@@ -72,50 +65,38 @@ class KillItsWorker(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_the_search_of_scikit_learn_gives_the_local_results(client, clf, data):
-    local = GridSearchCV(clf, GRID, cv=3).fit(*data)
-    remote = fit_on_cluster(GridSearchCV(clf, GRID, cv=3), data)
+def test_a_search_gives_the_local_results_and_trains_on_the_workers(client, clf, data, tmp_path):
+    local = GridSearchCV(clf, GRID, cv=3, scoring="neg_log_loss", refit=False).fit(*data)
+    clf.set_params(callbacks=[NoteProcess(tmp_path)])
+    search = GridSearchCV(clf, GRID, cv=3, scoring="neg_log_loss", refit=False)
+    remote = run_on_cluster(search.fit, data)
     np.testing.assert_array_equal(get_scores(remote), get_scores(local))
     assert remote.best_params_ == local.best_params_
-
-
-def test_a_fused_search_gives_the_local_results_and_trains_on_the_workers(
-    client, clf, data, tmp_path
-):
-    local = FusedGridSearchCV(clf, GRID, cv=3, max_stack=4, refit=False).fit(*data)
-    clf.set_params(callbacks=[NoteProcess(tmp_path)])
-    remote = FusedGridSearchCV(clf, GRID, cv=3, max_stack=4, refit=False)
-    fit_on_cluster(remote, data)
-    np.testing.assert_array_equal(get_scores(remote), get_scores(local))
-    assert {k for stacks in remote.fusion_report_["stacks"] for k in stacks} == set(range(6))
     processes = {int(path.name) for path in tmp_path.iterdir()}
     assert processes
     assert processes <= set(client.run(os.getpid).values())
 
 
-def test_the_data_are_sent_once_not_with_every_stack(client):
-    X, y = make_classification(50_000, 20, random_state=0)
-    X = X.astype(np.float32)
-    clf = MLPDiskClassifier((4,), max_epochs=1, batch_size=1024, random_state=0)
-    grid = {"lr": np.logspace(-3, -1, 16).tolist()}
-    search = FusedGridSearchCV(clf, grid, cv=2, max_stack=2, refit=False)
-    before = count_bytes()
-    fit_on_cluster(search, (X, y))
-    sent = count_bytes() - before
-    # Through the scheduler to two workers are three ways; sixteen stacks would be 32.
-    assert sent < 8 * (X.nbytes + y.nbytes)
+def test_cross_validation_and_ensembles_train_the_local_networks(client, clf, data, get_weights):
+    def validate(X, y):
+        return cross_validate(clf, X, y, cv=3, return_estimator=True)["estimator"]
+
+    ensemble = MLPDiskEnsemble(clf, n_members=3, random_state=0)
+    for train in (validate, lambda X, y: ensemble.fit(X, y).estimators_):
+        local, remote = train(*data), run_on_cluster(train, data)
+        for one, other in zip(local, remote, strict=True):
+            for expected, found in zip(get_weights(one), get_weights(other), strict=True):
+                np.testing.assert_array_equal(found, expected)
 
 
 def test_a_search_survives_the_death_of_a_worker(client, clf, data, tmp_path):
-    local = FusedGridSearchCV(clf, GRID, cv=3, max_stack=4).fit(*data)
+    local = GridSearchCV(clf, GRID, cv=3).fit(*data)
     workers = set(client.run(os.getpid).values())
     clf.set_params(callbacks=[KillItsWorker(tmp_path / "killed")])
     # Without the last fit on all data, which is made in this process.
-    search = FusedGridSearchCV(clf, GRID, cv=3, max_stack=4, refit=False)
-    fit_on_cluster(search, data)
+    search = run_on_cluster(GridSearchCV(clf, GRID, cv=3, refit=False).fit, data)
     assert (tmp_path / "killed").exists()
     client.wait_for_workers(2, timeout=30)
     assert len(workers & set(client.run(os.getpid).values())) == 1
     np.testing.assert_array_equal(get_scores(search), get_scores(local))
     assert search.best_params_ == local.best_params_
-    assert search.fusion_report_["reason"].isna().all()

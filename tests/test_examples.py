@@ -11,7 +11,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 PROMISES = {
     "analysis.py": ["Five folds:", "test_roc_auc", "hidden_layer_sizes", "train_loss"],
     "partitions.py": ["all in memory", "peak_MB", "equal, bit by bit: True"],
-    "search.py": ["stacks", "best_params_", "mean_test_score", "no network has seen"],
+    "search.py": ["mean_fit_time", "best_params_", "mean_test_score", "no network has seen"],
     "training.py": ["balanced_accuracy", "valid_loss", "epoch", "loss_curves.png"],
 }
 

@@ -6,13 +6,9 @@ import sys
 import threading
 import warnings
 
-import numpy as np
 import pytest
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.pipeline import make_pipeline
-
-from skdisk import MLPDiskClassifier, cross_validate_fused
+from skorch.callbacks import Callback
 
 # The steps are large enough for torch to use its threads, which a fork does not copy.
 PROGRAM = """
@@ -129,34 +125,30 @@ def test_a_thread_keeps_its_own_number_of_threads(make_clf, disk):
     assert numbers == [5] * 4
 
 
-class LookAtFilters(TransformerMixin, BaseEstimator):
-    """A step that notes whether all warnings are silenced."""
+def test_threads_that_fit_at_once_never_silence_the_warnings_of_the_process(make_clf, disk):
+    X, y = disk
+    before, seen = [*warnings.filters], []
 
-    seen = []  # noqa: RUF012 - clones share it
+    def look_at_filters(*args, **kwargs):
+        seen.append([*warnings.filters])
 
-    def fit(self, X, y=None):
-        self.n_features_in_ = X.shape[1]
-        ignored = [action for action, _, kind, *_ in warnings.filters if kind is Warning]
-        self.seen.append("ignore" in ignored)
-        return self
+    class LookAtFilters(Callback):
+        """Look at them when others are in the middle of a fit."""
 
-    def transform(self, X):
-        return X
+        on_train_begin = on_epoch_end = on_train_end = look_at_filters
 
+    def fit():
+        for fused in ("auto", False):
+            clf = make_clf(fused=fused).fit(X, y)
+            clf.set_params(callbacks=[LookAtFilters()]).partial_fit(X, y).predict_proba(X)
 
-def test_cross_validation_never_silences_the_warnings_of_the_process(clf, data):
-    LookAtFilters.seen.clear()
-    before = [*warnings.filters]
-    run_in_threads(lambda: cross_validate_fused(make_pipeline(LookAtFilters(), clf), *data, cv=2))
-    assert LookAtFilters.seen
-    assert not any(LookAtFilters.seen)
-    # Threads of scikit-learn's own leave filters of its kinds of warnings behind.
-    left = [entry for entry in warnings.filters if entry not in before]
-    assert not any(action == "ignore" for action, *_ in left)
+    run_in_threads(fit)
+    seen.append([*warnings.filters])
+    # Threads in scikit-learn's checks of arrays add filters of its kinds of warnings, and may
+    # leave them behind.
     warnings.filters[:] = before
-
-
-def test_cross_validation_tells_of_scales_as_a_fit_does(clf, data):
-    X = np.c_[data[0], 1e5 * data[0][:, 0]]
-    with pytest.warns(UserWarning, match="very different scales"):
-        cross_validate_fused(MLPDiskClassifier((6,), lr=1e-9, max_epochs=1), X, data[1], cv=2)
+    assert len(seen) == 4 * 2 * 3 + 1
+    for filters in seen:
+        added = len(filters) - len(before)
+        assert filters[added:] == before
+        assert not any(action == "ignore" for action, *_ in filters[:added])
