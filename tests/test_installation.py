@@ -18,6 +18,9 @@ SETS = _kernel.get_instruction_sets()
 
 
 @pytest.mark.skipif(
+    sys.platform == "win32", reason="Python's compiler there is not for the kernel"
+)
+@pytest.mark.skipif(
     shutil.which(COMPILER) is None or not HEADER.exists(),
     reason=f"needs the C compiler {COMPILER} and {HEADER.name}",
 )
