@@ -110,8 +110,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         weight, as in `torch.optim.SGD` and `Adam`. With "adamw" each step makes the weights
         smaller instead, by the factor `1 - lr * weight_decay`.
     optimizer : {"sgd", "adam", "adamw"} or class of torch.optim, default="sgd"
-        Which optimiser of `torch.optim`. The fused trainer knows the three; other classes are
-        used in skorch's loop.
+        Which optimiser of `torch.optim`. The kernel knows the three; other classes are used in
+        skorch's loop.
     optimizer_params : dict, default=None
         What the optimiser takes besides the parameters above, such as `{"betas": (0.9, 0.99)}` for
         "adam".
@@ -151,9 +151,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Callbacks, or pairs `(name, callback)`, as for `skorch.NeuralNet`. They see the labels as
         positions in `classes_`.
     fused : {"auto", True, False}, default="auto"
-        Whether to use the fused trainer, which gives the same result many times faster: "auto"
-        uses it unless a setting is in its way (a callback that looks at every batch, another
-        optimiser), True raises a ValueError that names the setting, False never uses it.
+        Whether to train with the compiled kernel, which fuses the operations of a step and gives
+        the same result many times faster than skorch's loop: "auto" uses it unless something is
+        in its way (a callback that looks at every batch, another optimiser or device, no
+        compiler), True raises a ValueError that names what is, False never uses it.
     warm_start : bool, default=False
         Whether `fit` goes on from where the earlier fit ended, for another `max_epochs`. `y` must
         then have all classes of the earlier fit, and no others, as in scikit-learn's estimators;
@@ -196,7 +197,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         One row an epoch: `epoch`, `train_loss`, `valid_loss` and `valid_score` (missing without
         validation), `lr`, `seconds`, and what callbacks recorded.
     fused_ : bool
-        Whether the last training used the fused trainer.
+        Whether the compiled kernel trained all of the last training.
     fused_reason_ : str or None
         In words, why it did not.
     net_ : skorch.NeuralNetClassifier

@@ -4,7 +4,7 @@ torch and NumPy only. A generator that is asked row by row gives a row other num
 in another place, in another batch, or when another program asks. Here each row has a key, computed
 from its values, and whatever is drawn for the row is a function of that key and a seed. So
 
-- the fused trainer and the module itself drop the same units, and so does a network in a stack;
+- the compiled kernel and the module itself drop the same units;
 - rows that are equal are treated alike: a row of weight 2 is a row that occurs twice, exactly.
 
 Keys are int64, whose products wrap around. `mix` is the finaliser of SplitMix64 (Steele, Lea and

@@ -25,7 +25,7 @@ from .._network.prediction import flatten, make_network
 from .._network.surroundings import limit_threads
 from .batches import TensorBatches, WeightedDataset, as_kernel_data
 from .eligibility import find_obstacle, read_settings
-from .net import Settings, check_monitors, find_watchers, make_net, record_means
+from .net import Settings, check_monitors, find_watchers, make_net, record_loss
 from .state import note, read_arrays, set_back, write_arrays
 
 # The kernel runs so long at a time: Ctrl-C and other threads wait for it no longer.
@@ -313,7 +313,9 @@ class _Training:
         row = self.state.history[-1]
         if self.result.reason is None:
             trained = self._run_kernel([row["lr"]], first=len(self.state.history))
-            self._record(row, trained.losses[0])
+            row["train_batch_count"] = len(self.batches)
+            [loss] = self._average(trained.losses)
+            record_loss(row, "train_loss", loss, self.state.lowest)
             # Callbacks may look for the rows of batches.
             rows = zip(trained.losses[0].tolist(), self.batches.sizes, strict=True)
             row["batches"] = [{"train_loss": loss, "train_batch_size": n} for loss, n in rows]
@@ -347,10 +349,10 @@ class _Training:
             self.result.ending = Ending.DIVERGED
             self.result.diverged = f"in epoch {row['epoch']}: {what}, with lr={row['lr']:g}"
 
-    def _record(self, row, losses):
-        """Record the loss of an epoch that the kernel has trained."""
-        row["train_batch_count"] = len(losses)
-        record_means(row, {"train_loss": losses}, self.batches.sizes, self.state.lowest)
+    def _average(self, losses):
+        """Average the losses of batches, of each epoch that the kernel has trained."""
+        sizes = np.array(self.batches.sizes, dtype=np.float64)
+        return (losses @ sizes / sizes.sum()).tolist()
 
     def _run_skorch(self, batches, training):
         """Train or validate by skorch's loop; return whether a callback stops it."""
@@ -386,10 +388,12 @@ class _Training:
             rates = rates[done : done + n_epochs]
         trained = self._run_kernel(rates, first)
         self.seconds_of_an_epoch = (time.perf_counter() - start) / n_epochs
-        for i, losses in enumerate(trained.losses):
+        n_batches, seconds = len(self.batches), self.seconds_of_an_epoch
+        for i, loss in enumerate(self._average(trained.losses)):
             row = {"batches": [], "epoch": first + i, "lr": float(rates[i])}
-            self._record(row, losses)
-            row["dur"] = self.seconds_of_an_epoch
+            row["train_batch_count"] = n_batches
+            record_loss(row, "train_loss", loss, state.lowest)
+            row["dur"] = seconds
             if i < trained.n_epochs:
                 state.history.append(row)
             else:
@@ -441,7 +445,7 @@ class _Training:
         loss, n_right = _kernel.evaluate(make_network(self.state.module), parameters, data)
         total = len(data.labels) if data.row_weights is None else data.row_weights.sum()
         row |= {"valid_batch_count": 1, "valid_score": float(n_right / total)}
-        record_means(row, {"valid_loss": [loss]}, [1], self.state.lowest)
+        record_loss(row, "valid_loss", loss, self.state.lowest)
 
     @cached_property
     def _kernel_validation(self):

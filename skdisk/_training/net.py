@@ -444,7 +444,15 @@ def record_means(row, values, sizes, lowest):
         The lowest losses so far, by the same names; brought up to date.
     """
     for name, of_batches in values.items():
-        row[name] = mean = float(np.dot(of_batches, sizes) / sum(sizes))
+        mean = float(np.dot(of_batches, sizes) / sum(sizes))
         if name.endswith("_loss"):
-            row[f"{name}_best"] = mean < lowest.get(name, math.inf)
-            lowest[name] = min(mean, lowest.get(name, math.inf))
+            record_loss(row, name, mean, lowest)
+        else:
+            row[name] = mean
+
+
+def record_loss(row, name, loss, lowest):
+    """Record the loss of an epoch, and whether it is the lowest so far; see `record_means`."""
+    row[name] = loss
+    row[f"{name}_best"] = loss < lowest.get(name, math.inf)
+    lowest[name] = min(loss, lowest.get(name, math.inf))
