@@ -238,14 +238,14 @@ def test_ctrl_c_is_raised_and_keeps_the_last_whole_epoch(make_clf, get_weights, 
 def test_ctrl_c_in_a_fused_epoch_keeps_the_last_whole_epoch(
     make_clf, get_weights, disk, monkeypatch
 ):
-    draw_order, n_calls = TensorBatches.draw_order, iter(range(10))
+    draw_orders, n_calls = TensorBatches.draw_orders, iter(range(10))
 
-    def draw_and_press(batches):
-        if next(n_calls) == 2:
+    def draw_and_press(batches, n_epochs=1):
+        if next(n_calls) == 1:
             signal.raise_signal(signal.SIGINT)
-        return draw_order(batches)
+        return draw_orders(batches, n_epochs)
 
-    monkeypatch.setattr(TensorBatches, "draw_order", draw_and_press)
+    monkeypatch.setattr(TensorBatches, "draw_orders", draw_and_press)
     clf = make_clf(max_epochs=10, momentum=0.9)
     with pytest.raises(KeyboardInterrupt):
         clf.fit(*disk)

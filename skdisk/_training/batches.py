@@ -187,22 +187,25 @@ class TensorBatches:
         """A key of each row, for dropout."""
         return hash_rows(self.X if torch.is_tensor(self.X) else self.X.X)
 
-    def draw_order(self):
-        """Draw the order of the rows for an epoch.
+    def draw_orders(self, n_epochs=1):
+        """Draw the order of the rows for some epochs.
 
         Returns
         -------
-        order : tensor of shape (n_samples,), dtype=int64
+        orders : tensor of shape (n_epochs, n_samples), dtype=int64
             Positions of rows, on the device of the data.
         """
-        if self.shuffle:
-            return torch.randperm(self.n_rows, generator=self.generator).to(self.y.device)
-        return torch.arange(self.n_rows, device=self.y.device)
+        if not self.shuffle:
+            return torch.arange(self.n_rows, device=self.y.device).repeat(n_epochs, 1)
+        orders = torch.empty(n_epochs, self.n_rows, dtype=torch.int64)
+        for order in orders:
+            torch.randperm(self.n_rows, generator=self.generator, out=order)
+        return orders.to(self.y.device)
 
     def __iter__(self):
         """Go through one epoch, batch by batch."""
         n = self.batch_size
-        order = self.draw_order()
+        [order] = self.draw_orders()
         if torch.is_tensor(self.X):
             X = (self.X[order] if self.shuffle else self.X).split(n)
         else:

@@ -25,7 +25,7 @@ from .._network.prediction import flatten, make_network
 from .._network.surroundings import limit_threads
 from .batches import TensorBatches, WeightedDataset, as_kernel_data
 from .eligibility import find_obstacle, read_settings
-from .net import Settings, check_monitors, find_watchers, make_net, record_loss
+from .net import Settings, check_monitors, find_watchers, make_net, record_losses
 from .state import note, read_arrays, set_back, write_arrays
 
 # The kernel runs so long at a time: Ctrl-C and other threads wait for it no longer.
@@ -314,8 +314,7 @@ class _Training:
         if self.result.reason is None:
             trained = self._run_kernel([row["lr"]], first=len(self.state.history))
             row["train_batch_count"] = len(self.batches)
-            [loss] = self._average(trained.losses)
-            record_loss(row, "train_loss", loss, self.state.lowest)
+            record_losses([row], "train_loss", self._average(trained.losses), self.state.lowest)
             # Callbacks may look for the rows of batches.
             rows = zip(trained.losses[0].tolist(), self.batches.sizes, strict=True)
             row["batches"] = [{"train_loss": loss, "train_batch_size": n} for loss, n in rows]
@@ -388,16 +387,15 @@ class _Training:
             rates = rates[done : done + n_epochs]
         trained = self._run_kernel(rates, first)
         self.seconds_of_an_epoch = (time.perf_counter() - start) / n_epochs
-        n_batches, seconds = len(self.batches), self.seconds_of_an_epoch
-        for i, loss in enumerate(self._average(trained.losses)):
-            row = {"batches": [], "epoch": first + i, "lr": float(rates[i])}
-            row["train_batch_count"] = n_batches
-            record_loss(row, "train_loss", loss, state.lowest)
-            row["dur"] = seconds
-            if i < trained.n_epochs:
-                state.history.append(row)
-            else:
-                self._judge(row, weights_are_finite=False)
+        common = {"train_batch_count": len(self.batches), "dur": self.seconds_of_an_epoch}
+        rows = [
+            {"batches": [], "epoch": first + i, "lr": float(rates[i]), **common}
+            for i in range(len(trained.losses))
+        ]
+        record_losses(rows, "train_loss", self._average(trained.losses), state.lowest)
+        state.history.extend(rows[: trained.n_epochs])
+        if trained.diverged:
+            self._judge(rows[-1], weights_are_finite=False)
         return n_epochs
 
     def _run_kernel(self, rates, first):
@@ -415,15 +413,14 @@ class _Training:
             settings,
             arrays,
             self._kernel_data,
-            np.stack([batches.draw_order().numpy() for _ in rates]),
+            batches.draw_orders(len(rates)).numpy(),
             np.array(rates, dtype=np.float64),
             None if seeds is None else np.array(seeds, dtype=np.int64),
         )
         if trained.diverged:
             # Only the finite epochs have drawn their orders.
             state.generator.set_state(before)
-            for _ in range(trained.n_epochs):
-                batches.draw_order()
+            batches.draw_orders(trained.n_epochs)
         write_arrays(state, arrays)
         return trained
 
@@ -445,7 +442,7 @@ class _Training:
         loss, n_right = _kernel.evaluate(make_network(self.state.module), parameters, data)
         total = len(data.labels) if data.row_weights is None else data.row_weights.sum()
         row |= {"valid_batch_count": 1, "valid_score": float(n_right / total)}
-        record_loss(row, "valid_loss", loss, self.state.lowest)
+        record_losses([row], "valid_loss", [loss], self.state.lowest)
 
     @cached_property
     def _kernel_validation(self):

@@ -446,13 +446,15 @@ def record_means(row, values, sizes, lowest):
     for name, of_batches in values.items():
         mean = float(np.dot(of_batches, sizes) / sum(sizes))
         if name.endswith("_loss"):
-            record_loss(row, name, mean, lowest)
+            record_losses([row], name, [mean], lowest)
         else:
             row[name] = mean
 
 
-def record_loss(row, name, loss, lowest):
-    """Record the loss of an epoch, and whether it is the lowest so far; see `record_means`."""
-    row[name] = loss
-    row[f"{name}_best"] = loss < lowest.get(name, math.inf)
-    lowest[name] = min(loss, lowest.get(name, math.inf))
+def record_losses(rows, name, losses, lowest):
+    """Record the losses of epochs, and whether each is the lowest so far; see `record_means`."""
+    before = lowest.get(name, math.inf)
+    for row, loss in zip(rows, losses, strict=True):
+        row[name], row[f"{name}_best"] = loss, loss < before
+        before = min(loss, before)
+    lowest[name] = before
