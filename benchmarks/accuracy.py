@@ -44,6 +44,7 @@ CLASSIFIERS = {
         lr=1e-3,
         momentum=0.0,
         nesterov=False,
+        weight_decay=0.0,
         lr_schedule="constant",
         max_epochs=300,
     ),

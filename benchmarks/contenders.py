@@ -20,7 +20,7 @@ from skdisk import MLPDiskClassifier, _kernel
 
 LR = 1e-3
 # The lesson's recipe, by which all that is measured is trained unless a case says otherwise.
-RECIPE = {"lr": LR, "momentum": 0.0, "lr_schedule": "constant"}
+RECIPE = {"lr": LR, "momentum": 0.0, "weight_decay": 0.0, "lr_schedule": "constant"}
 # Where there is a kernel, nothing may stand in its way.
 HAS_KERNEL = _kernel.explain_absence() is None
 

@@ -193,7 +193,7 @@ def train_in_process(name, rows, epochs):
 
 COLD = {
     "skdisk": "from skdisk import MLPDiskClassifier as C; c = C(lr=1e-3, momentum=0, "
-    "lr_schedule='constant', max_epochs=10)",
+    "weight_decay=0, lr_schedule='constant', max_epochs=10)",
     "MLPClassifier": "from sklearn.neural_network import MLPClassifier as C; c = C((64, 64), "
     "solver='sgd', momentum=0, learning_rate_init=1e-3, max_iter=10, batch_size=32)",
     "skorch": "import torch; from torch import nn; from skorch import NeuralNetClassifier as C; "

@@ -163,6 +163,7 @@ def main(argv=None):
         args.hidden,
         lr=args.lr,
         momentum=0.0,
+        weight_decay=0.0,
         lr_schedule="constant",
         max_epochs=args.epochs,
         batch_size=args.batch_size,

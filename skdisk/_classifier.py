@@ -105,10 +105,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ignore it.
     nesterov : bool, default=True
         Whether the momentum is Nesterov's. Of "sgd" only, and ignored where `momentum` is 0.
-    weight_decay : float in [0, inf), default=0.0
+    weight_decay : float in [0, inf) or "auto", default="auto"
         L2 penalty: the gradient of each weight, bias included, grows by `weight_decay` times the
         weight, as in `torch.optim.SGD` and `Adam`. With "adamw" each step makes the weights
-        smaller instead, by the factor `1 - lr * weight_decay`.
+        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd", 4
+        over the number of rows to train on, at most 0.005: the more rows, the less they need it.
+        In `partial_fit`, and with other optimisers, it is 0.
     optimizer : {"sgd", "adam", "adamw"} or class of torch.optim, default="sgd"
         Which optimiser of `torch.optim`. The kernel knows the three; other classes are used in
         skorch's loop.
@@ -269,7 +271,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "lr": [Interval(Real, 0, np.inf, closed="neither"), StrOptions({"auto"})],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "nesterov": ["boolean"],
-        "weight_decay": [Interval(Real, 0, np.inf, closed="left")],
+        "weight_decay": [Interval(Real, 0, np.inf, closed="left"), StrOptions({"auto"})],
         "optimizer": [str, type],
         "optimizer_params": [dict, None],
         "lr_schedule": [StrOptions({"constant", "cosine", "one_cycle"}), LRScheduler],
@@ -299,7 +301,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         lr="auto",
         momentum=0.9,
         nesterov=True,
-        weight_decay=0.0,
+        weight_decay="auto",
         optimizer="sgd",
         optimizer_params=None,
         lr_schedule="cosine",
@@ -768,8 +770,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if validation is not None:
             warn_of_other_scale(X, valid.X)
         n_epochs = self._count_epochs(len(train)) if whole_fit else 1
+        n_rows = len(train) if whole_fit else None
         trained._result = None
-        trained._settings = settings = trained._make_settings(seed, n_epochs, whole_fit)
+        trained._settings = settings = trained._make_settings(seed, n_epochs, n_rows)
         trained._state = resume_training(self._state, settings) if resume else begin(settings)
         plan = Plan(
             settings,
@@ -872,10 +875,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         resolve_device(self.device)
         self._resolve_optimizer()
 
-    def _resolve_optimizer(self):
+    def _resolve_optimizer(self, n_rows=None):
         names = ("lr", "momentum", "nesterov", "weight_decay")
         own = {name: as_number(getattr(self, name)) for name in names}
-        return resolve_optimizer(self.optimizer, own, self.optimizer_params)
+        return resolve_optimizer(self.optimizer, own, self.optimizer_params, n_rows)
 
     def _draw_seed(self):
         # check_random_state(None) would be NumPy's global generator, which is not ours to change.
@@ -906,8 +909,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         lr = settings.optimizer_arguments["lr"]
         return compute_learning_rates(self.lr_schedule, lr, n_epochs)
 
-    def _make_settings(self, seed, n_epochs, whole_fit):
-        optimizer, arguments = self._resolve_optimizer()
+    def _make_settings(self, seed, n_epochs, n_rows):
+        """Make the settings of a training: of a whole fit on so many rows, or of one call."""
+        optimizer, arguments = self._resolve_optimizer(n_rows)
         sizes = self.n_features_in_, self.hidden_layer_sizes, len(self.classes_)
         check_memory("hidden_layer_sizes", BYTES_PER_WEIGHT * count_weights(*sizes))
         return Settings(
@@ -925,5 +929,5 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             device=str(resolve_device(self.device)),
             verbose=int(self.verbose),
             max_epochs=n_epochs,
-            callbacks=self._make_callbacks(n_epochs, whole_fit),
+            callbacks=self._make_callbacks(n_epochs, whole_fit=n_rows is not None),
         )

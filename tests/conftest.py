@@ -73,6 +73,7 @@ def make_clf():
         "lr": 0.1,
         "momentum": 0.0,
         "nesterov": False,
+        "weight_decay": 0.0,
         "lr_schedule": "constant",
         "max_epochs": 3,
         "random_state": 0,

@@ -35,7 +35,7 @@ def test_the_defaults_are_those_of_the_docs():
         "lr": "auto",
         "momentum": 0.9,
         "nesterov": True,
-        "weight_decay": 0.0,
+        "weight_decay": "auto",
         "optimizer": "sgd",
         "optimizer_params": None,
         "lr_schedule": "cosine",

@@ -189,6 +189,30 @@ def test_the_automatic_learning_rate_is_the_optimisers(make_clf, disk, optimizer
     assert clf.history_["lr"].tolist() == [lr]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "n_rows", "weight_decay"),
+    [
+        ("sgd", 100, 0.005),
+        ("sgd", 1000, 0.004),
+        (torch.optim.SGD, 2000, 0.002),
+        ("adam", 100, 0),
+        ("adamw", 100, 0),
+        (torch.optim.RMSprop, 100, 0),
+    ],
+    ids=str,
+)
+def test_the_automatic_weight_decay_is_of_fit_with_sgd(make_clf, optimizer, n_rows, weight_decay):
+    X, y = make_disk(n_rows, random_state=0)
+    clf = make_clf(optimizer=optimizer, weight_decay="auto", lr=0.001, max_epochs=1)
+    for early_stopping, n_rows_trained in ((False, n_rows), (True, 0.9 * n_rows)):
+        clf.set_params(early_stopping=early_stopping, n_iter_no_change=1).fit(X, y)
+        [group] = clf.net_.optimizer_.param_groups
+        expected = min(0.005, weight_decay * n_rows / n_rows_trained)
+        assert group["weight_decay"] == pytest.approx(expected, rel=0.01)
+    [group] = clf.partial_fit(X, y).net_.optimizer_.param_groups
+    assert group["weight_decay"] == 0
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "RMSprop", "Adagrad", "LBFGS"])
 def test_momentum_is_of_sgd_alone(make_clf, get_weights, disk, name):
     optimizer = getattr(torch.optim, name, name)
@@ -277,6 +301,7 @@ BAD_OPTIONS = [
     ({"optimizer": 3}, "The 'optimizer' parameter .* Got 3"),
     ({"lr": "fast"}, "The 'lr' parameter .* Got 'fast'"),
     ({"max_epochs": "many"}, "The 'max_epochs' parameter .* Got 'many'"),
+    ({"weight_decay": "much"}, "The 'weight_decay' parameter .* Got 'much'"),
     ({"optimizer": torch.optim.LBFGS, "weight_decay": 0.1}, "weight_decay=0.1 has no meaning for"),
     ({"optimizer_params": {"betas": (0, 0)}}, "SGD has no argument 'betas', .* It has: lr, mom"),
     ({"optimizer_params": {"lr": 0.1}}, "lr is a parameter of the classifier itself"),
