@@ -41,7 +41,7 @@ def compute_proba(module, X, form):
     ----------
     module : torch.nn.Module
         An `MLP`, or what has taken its place: float32 rows in, log-probabilities out.
-    X : tensor, CsrRows or ArrayRows of shape (n_samples, n_features)
+    X : tensor or LazyRows of shape (n_samples, n_features)
         The rows; slices of it are float32 tensors.
     form : {"log_proba", "proba"}
         Logarithms of the probabilities, or the probabilities.

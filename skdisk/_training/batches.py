@@ -33,13 +33,13 @@ class WeightedDataset(Dataset):
         self.weights = weights
 
 
-class CsrRows:
-    """Rows of a sparse matrix, made dense as they are asked for.
+class LazyRows:
+    """Rows that are made tensors as they are asked for.
 
     Parameters
     ----------
-    X : CSR matrix or array of shape (n_samples, n_features), dtype=float32
-        The rows.
+    X : CSR matrix or ndarray of shape (n_samples, n_features)
+        The rows, of any dtype of numbers, perhaps read-only and larger than memory.
     device : str or torch.device, default="cpu"
         Where to put them.
     """
@@ -54,38 +54,13 @@ class CsrRows:
         return self.shape[0]
 
     def __getitem__(self, positions):
-        """Make the rows at some positions dense."""
+        """Make the rows at some positions a dense float32 tensor."""
         if isinstance(positions, torch.Tensor):
             positions = positions.cpu().numpy()
-        return torch.from_numpy(self.X[positions].toarray()).to(self.device)
-
-
-class ArrayRows:
-    """Rows of an array, converted as they are asked for.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        The rows, of any dtype of numbers, in any order, perhaps read-only and larger than memory.
-    device : str or torch.device, default="cpu"
-        Where to put them.
-    """
-
-    def __init__(self, X, device="cpu"):
-        self.X = X
-        self.device = device
-        self.shape = X.shape
-
-    def __len__(self):
-        """Count the rows."""
-        return self.shape[0]
-
-    def __getitem__(self, positions):
-        """Convert the rows at some positions."""
-        if isinstance(positions, torch.Tensor):
-            positions = positions.cpu().numpy()
-        rows = np.require(self.X[positions], np.float32, ["C", "W"])
-        return torch.from_numpy(rows).to(self.device)
+        rows = self.X[positions]
+        if sparse.issparse(rows):
+            rows = rows.toarray()
+        return torch.from_numpy(np.require(rows, np.float32, ["C", "W"])).to(self.device)
 
 
 def as_rows(X, device="cpu"):
@@ -100,14 +75,12 @@ def as_rows(X, device="cpu"):
 
     Returns
     -------
-    rows : tensor, CsrRows or ArrayRows
-        The same.
+    rows : tensor or LazyRows
+        The same; a tensor where nothing has to be converted, and the array may be written to.
     """
-    if sparse.issparse(X):
-        return CsrRows(X, device)
-    if isinstance(X, np.ndarray) and not (X.dtype == np.float32 and X.flags.carray):
-        # It has to be converted, or cannot be a tensor, which may be written to.
-        return ArrayRows(X, device)
+    is_array = isinstance(X, np.ndarray)
+    if sparse.issparse(X) or (is_array and not (X.dtype == np.float32 and X.flags.carray)):
+        return LazyRows(X, device)
     return torch.as_tensor(X, device=device)
 
 
