@@ -208,6 +208,7 @@ def draw(rows, path):
     right.set_title("Few rows: mean of the tables")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend()
+        # Below the axes no name can hide a point.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=2, frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
