@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from .. import _kernel
-from .mlp import get_parameters, has_hooks
+from .mlp import MLP, get_parameters, has_hooks
 from .surroundings import leave_as_found
 
 # Rows per forward pass: the activations of a chunk stay in the cache. 1,000,000 rows of two
@@ -55,8 +55,15 @@ def compute_proba(module, X, form):
     if parameters is None or has_hooks(module):
         return _compute_by_module(module, X, form)
     if parameters[0].device.type == "cpu" and _kernel.explain_absence() is None:
-        return _compute_by_kernel(module, parameters, X, form)
+        return _compute_by_kernel(make_network(module), flatten(parameters), X, form)
     return _compute_by_torch(module, X, parameters[0].device, form)
+
+
+def compute_proba_of_arrays(network, parameters, X, form):
+    """Do the same for flat parameters, as the kernel trains them."""
+    if _kernel.explain_absence() is None:
+        return _compute_by_kernel(network, parameters, X, form)
+    return compute_proba(make_module(network, parameters), X, form)
 
 
 def _give_form(log_proba, form):
@@ -81,13 +88,12 @@ def _compute_by_module(module, X, form):
     return _give_form(np.concatenate(chunks), form)
 
 
-def _compute_by_kernel(module, parameters, X, form):
+def _compute_by_kernel(network, flat, X, form):
     """Compute by the kernel, chunks in threads; see `compute_proba`.
 
     What comes out for a row does not depend on the other rows. Rows in which float32 overflows on
     the way come out as NaN, and are computed again in float64.
     """
-    network, flat = make_network(module), flatten(parameters)
     proba = np.empty((len(X), network.layer_sizes[-1]))
 
     def predict(rows):
@@ -95,7 +101,7 @@ def _compute_by_kernel(module, parameters, X, form):
         _kernel.predict(network, flat, chunk.numpy(), form=form, out=out)
         overflown = np.isnan(out[:, 0])
         if overflown.any():
-            out[overflown] = _compute_again(module, chunk[overflown], form)
+            out[overflown] = _compute_again(make_module(network, flat), chunk[overflown], form)
 
     chunks = _split(X)
     if len(chunks) == 1 or torch.get_num_threads() == 1:
@@ -341,3 +347,20 @@ def flatten(tensors):
 def make_network(module):
     """Describe a plain module for the kernel."""
     return _kernel.Network(module.layer_sizes, module.activation)
+
+
+def make_module(network, flat):
+    """Make the module of a network that the kernel knows."""
+    n_features, *hidden, n_classes = network.layer_sizes
+    module = MLP(n_features, n_classes, hidden, network.activation, generator=torch.Generator())
+    unflatten(flat, module.parameters())
+    return module.eval()
+
+
+@torch.no_grad()
+def unflatten(flat, tensors):
+    """Copy a flat array into tensors."""
+    start = 0
+    for t in tensors:
+        t.copy_(torch.from_numpy(flat[start : start + t.numel()]).view(t.shape))
+        start += t.numel()
