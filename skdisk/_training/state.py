@@ -174,6 +174,8 @@ def make_net(settings, state, earlier=None):
         net.module_ = copy.deepcopy(earlier.module_).to(settings.device)
         net.module_.dropout = settings.dropout
         net.initialize_optimizer()
+    # For those who call the module themselves.
+    net.module_.eval()
     state.set_net(net)
     return net
 
