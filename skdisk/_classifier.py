@@ -108,7 +108,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Probability that a hidden unit is set to 0 for a row in training: the same for all hidden
         layers, or one for each. What is kept grows by `1 / (1 - dropout)`.
     lr : float in (0, inf) or "auto", default="auto"
-        Learning rate: the step per unit of the gradient of a batch's mean loss. "auto" is 0.03
+        Learning rate: the step per unit of the gradient of a batch's mean loss. "auto" is 0.04
         with "sgd", and with others the default of torch: 0.001 with "adam" and "adamw".
     momentum : float in [0, 1), default=0.9
         Momentum of the gradient descent, as in `torch.optim.SGD`. Of "sgd" only; other optimisers
@@ -118,8 +118,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     weight_decay : float in [0, inf) or "auto", default="auto"
         L2 penalty: the gradient of each weight, bias included, grows by `weight_decay` times the
         weight, as in `torch.optim.SGD` and `Adam`. With "adamw" each step makes the weights
-        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd", 4
-        over the number of rows to train on, at most 0.005: the more rows, the less they need it.
+        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd", 6
+        over the number of rows to train on, at most 0.01: the more rows, the less they need it.
         In `partial_fit`, and with other optimisers, it is 0.
     optimizer : {"sgd", "adam", "adamw"} or class of torch.optim, default="sgd"
         Which optimiser of `torch.optim`. The kernel knows the three; other classes are used in

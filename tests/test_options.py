@@ -173,10 +173,10 @@ def test_partial_fit_does_not_compute_a_schedule(make_clf, disk, monkeypatch):
 @pytest.mark.parametrize(
     ("optimizer", "lr"),
     [
-        ("sgd", 0.03),
+        ("sgd", 0.04),
         ("adam", 0.001),
         ("adamw", 0.001),
-        (torch.optim.SGD, 0.03),
+        (torch.optim.SGD, 0.04),
         (torch.optim.AdamW, 0.001),
         (torch.optim.RMSprop, 0.01),
         (torch.optim.NAdam, 0.002),
@@ -192,9 +192,9 @@ def test_the_automatic_learning_rate_is_the_optimisers(make_clf, disk, optimizer
 @pytest.mark.parametrize(
     ("optimizer", "n_rows", "weight_decay"),
     [
-        ("sgd", 100, 0.005),
-        ("sgd", 1000, 0.004),
-        (torch.optim.SGD, 2000, 0.002),
+        ("sgd", 100, 0.01),
+        ("sgd", 1000, 0.006),
+        (torch.optim.SGD, 2000, 0.003),
         ("adam", 100, 0),
         ("adamw", 100, 0),
         (torch.optim.RMSprop, 100, 0),
@@ -207,7 +207,7 @@ def test_the_automatic_weight_decay_is_of_fit_with_sgd(make_clf, optimizer, n_ro
     for early_stopping, n_rows_trained in ((False, n_rows), (True, 0.9 * n_rows)):
         clf.set_params(early_stopping=early_stopping, n_iter_no_change=1).fit(X, y)
         [group] = clf.net_.optimizer_.param_groups
-        expected = min(0.005, weight_decay * n_rows / n_rows_trained)
+        expected = min(0.01, weight_decay * n_rows / n_rows_trained)
         assert group["weight_decay"] == pytest.approx(expected, rel=0.01)
     [group] = clf.partial_fit(X, y).net_.optimizer_.param_groups
     assert group["weight_decay"] == 0

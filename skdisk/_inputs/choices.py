@@ -10,10 +10,10 @@ from .parameters import check_argument
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 # What lr="auto" stands for with SGD. For Adam and AdamW torch's own default, 1e-3, is the best of
 # those that were measured (benchmarks/results/accuracy.md).
-SGD_LR = 0.03
+SGD_LR = 0.04
 # What weight_decay="auto" stands for with SGD: the first over the number of rows, at most the
 # second. On the tables of that page it makes probabilities better, and costs no accuracy.
-DECAY_OF_ROWS, MOST_DECAY = 4, 0.005
+DECAY_OF_ROWS, MOST_DECAY = 6, 0.01
 # What other optimisers ignore, even those that have an argument of that name.
 OF_SGD = ("momentum", "nesterov")
 
