@@ -10,8 +10,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from ._compat import Interval, validate_parameter_constraints
-from ._inputs.lent import Lent
-from ._inputs.numbers import check_memory, check_numbers
+from ._inputs.parameters import Lent, check_memory, check_numbers
 
 # With this radius the disk covers half of the square [-1, 1)^2, whose area is 4.
 _HALF_AREA_RADIUS = np.sqrt(2 / np.pi)
@@ -168,12 +167,8 @@ def make_disk(
     params = check_numbers("make_disk", params)
     validate_parameter_constraints(PARAMETER_CONSTRAINTS, params, caller_name="make_disk")
     del params["as_frame"]
-    lent = Lent(random_state)
-    try:
+    with Lent(random_state):
         X, y = _draw(**params)
-    except BaseException:
-        lent.put_back()
-        raise
     if as_frame:
         return pd.DataFrame(X, columns=["x0", "x1"]), pd.Series(y, name="inside")
     return X, y
@@ -183,7 +178,7 @@ def _draw(n_samples, radius, noise, flip_y, shuffle, random_state):
     # Of a pair, so many of each class.
     n_samples = n_samples if isinstance(n_samples, int) else _check_pair(n_samples)
     n_points = n_samples if isinstance(n_samples, int) else sum(n_samples)
-    check_memory("n_samples", BYTES_PER_POINT * n_points)
+    check_memory("n_samples", n_samples, BYTES_PER_POINT * n_points)
     radius = _HALF_AREA_RADIUS if radius is None else radius
     # check_random_state(None) would be NumPy's global generator, which is not ours to change.
     rng = check_random_state(np.random.RandomState() if random_state is None else random_state)

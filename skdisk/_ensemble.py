@@ -10,8 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier, ProbabilisticClassifier
 from ._compat import Interval, validate_parameter_constraints
-from ._inputs.lent import Lent
-from ._inputs.numbers import check_memory, check_numbers
+from ._inputs.parameters import Lent, check_memory, check_numbers
 from ._network.prediction import average
 
 # At least: a fitted classifier, of whatever size its network is.
@@ -73,13 +72,9 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         caller = type(self).__name__
         params = check_numbers(caller, self.get_params(deep=False))
         validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
-        check_memory("n_members", BYTES_PER_MEMBER * int(self.n_members))
-        lent = Lent(self.random_state)
-        try:
+        check_memory("n_members", self.n_members, BYTES_PER_MEMBER * int(self.n_members))
+        with Lent(self.random_state):
             return self._fit(X, y, sample_weight)
-        except BaseException:
-            lent.put_back()
-            raise
 
     def _fit(self, X, y, sample_weight):
         # check_random_state(None) would be NumPy's global generator, not ours to change.
