@@ -412,7 +412,9 @@ class _Training:
     @cached_property
     def _shares(self):
         """Which part of the rows each batch has."""
-        return np.array(self.batches.sizes) / self.batches.n_rows
+        sizes = np.full(len(self.batches), self.batches.batch_size)
+        sizes[-1] = self.batches.sizes[-1]
+        return sizes / self.batches.n_rows
 
     @cached_property
     def _kernel_data(self):
