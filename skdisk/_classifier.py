@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, LRScheduler
 
-from ._compat import Interval, StrOptions, validate_parameter_constraints
+from ._compat import Interval, StrOptions, VisualBlock, validate_parameter_constraints
 from ._inputs.choices import compute_learning_rates, resolve_device, resolve_optimizer
 from ._inputs.labels import check_classes, encode_labels, find_classes, labels_as_array
 from ._inputs.lent import Lent
@@ -687,6 +687,23 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+    def _sk_visual_block_(self):
+        """Show, in scikit-learn's diagram, layers, epochs and last loss of a fitted classifier."""
+        caption = ""
+        if hasattr(self, "_state"):
+            layers, last = "-".join(map(str, self.module_.layer_sizes)), self._state.history[-1:]
+            losses = [
+                f"{n} {row[n]:.4g}"
+                for row in last
+                for n in ("train_loss", "valid_loss")
+                if n in row
+            ]
+            caption = ", ".join([f"layers {layers}", f"{self.n_iter_} epochs", *losses])
+        name = type(self).__name__
+        return VisualBlock(
+            "single", self, names=name, name_details=str(self), name_caption=caption
+        )
 
     def _read_history(self, name, *missing):
         """Read a column of the history; where an epoch lacks it, there is a NaN."""
