@@ -278,7 +278,9 @@ def test_other_arguments_reach_the_optimiser(make_clf, disk):
 @pytest.mark.needs_kernel
 def test_an_option_that_the_kernel_does_not_know_is_named(make_clf, disk):
     clf = make_clf(optimizer="adam", optimizer_params={"amsgrad": True}).fit(*disk)
-    assert clf.fused_reason_ == "the optimizer has the option amsgrad"
+    assert clf.fused_reason_ == (
+        "the optimizer has the option amsgrad, which the kernel does not know"
+    )
 
 
 BAD_OPTIONS = [
