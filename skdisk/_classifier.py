@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, LRScheduler
 
-from ._compat import Interval, StrOptions, validate_parameter_constraints
+from ._compat import Interval, StrOptions, VisualBlock, validate_parameter_constraints
 from ._inputs.arrays import (
     check_classes,
     check_labels,
@@ -49,7 +49,14 @@ from ._network.prediction import compute_log_odds, compute_proba
 from ._network.surroundings import leave_as_found
 from ._persistence import load, save
 from ._training.batches import WeightedDataset, as_rows
-from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
+from ._training.callbacks import (
+    HISTORY,
+    NOT_IN_HISTORY,
+    BestEpoch,
+    FitTasks,
+    PrintTenLines,
+    ShowProgress,
+)
 from ._training.loop import Ending, Plan, train
 from ._training.net import Settings, begin, make_net, resume_training
 
@@ -63,20 +70,6 @@ BYTES_PER_WEIGHT = 12
 
 # What a fit leaves behind.
 FITTED = (*("classes_", "n_features_in_", "feature_names_in_", "_settings", "_state", "_result"),)
-
-# The columns that every history has, by the names that skorch gives them.
-HISTORY = {
-    "epoch": "epoch",
-    "train_loss": "train_loss",
-    "valid_loss": "valid_loss",
-    "valid_score": "valid_score",
-    "lr": "lr",
-    "dur": "seconds",
-}
-# What skorch records besides, which says nothing to a reader of the table.
-NOT_IN_HISTORY = (
-    *("batches", "train_batch_count", "valid_batch_count", "train_loss_best", "valid_loss_best"),
-)
 
 
 def _find_callback_class(item):
@@ -180,8 +173,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Where to train: "cpu", "cuda", "cuda:0", "mps", or "auto" for an accelerator if there is
         one. A tensor that lies there is not copied.
     verbose : int, default=0
-        0 prints nothing; 1 prints a table of about ten epochs; 2 shows a progress bar with the
-        current loss, on a terminal or in a notebook.
+        0 prints nothing; 1 prints columns of `history_` for about ten epochs, and which epoch
+        `early_stopping` keeps; 2 shows a progress bar with the current loss, on a terminal or in a
+        notebook. In threads and worker processes, as in a search with `n_jobs`, each line of 1
+        begins with the number of its fit, and the first one says what is fitted.
 
     Attributes
     ----------
@@ -268,11 +263,6 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     >>> clf.predict([[0.0, 0.1], [0.9, 0.9]])
     array([1, 0])
     """
-
-    _doc_link_module = "skdisk"
-    _doc_link_template = (
-        "https://skdisk.readthedocs.io/en/stable/api/{estimator_module}.{estimator_name}.html"
-    )
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's own form
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -702,6 +692,23 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
+    def _sk_visual_block_(self):
+        """Show, in scikit-learn's diagram, layers, epochs and last loss of a fitted classifier."""
+        caption = ""
+        if hasattr(self, "_state"):
+            layers, last = "-".join(map(str, self.module_.layer_sizes)), self._state.history[-1:]
+            losses = [
+                f"{n} {row[n]:.4g}"
+                for row in last
+                for n in ("train_loss", "valid_loss")
+                if n in row
+            ]
+            caption = ", ".join([f"layers {layers}", f"{self.n_iter_} epochs", *losses])
+        name = type(self).__name__
+        return VisualBlock(
+            "single", self, names=name, name_details=str(self), name_caption=caption
+        )
+
     def _read_history(self, name, *missing):
         """Read a column of the history; where an epoch lacks it, there is a NaN."""
         history = self._state.history
@@ -903,10 +910,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if isinstance(self.lr_schedule, LRScheduler) and whole_fit:
             # A copy: a schedule in use holds the optimiser, and a fit must change no parameter.
             callbacks.append(copy.deepcopy(self.lr_schedule))
+        keeps_best = self.early_stopping and whole_fit
         if self.verbose == 1:
-            callbacks.append(PrintTenLines(n_epochs))
+            title = " ".join(repr(self).split())
+            callbacks.append(PrintTenLines(n_epochs, title, keeps_best))
         elif self.verbose:
-            callbacks.append(ShowProgress(n_epochs))
+            callbacks.append(ShowProgress(n_epochs, keeps_best))
         return callbacks
 
     def _compute_learning_rates(self, settings, n_epochs, whole_fit):

@@ -24,29 +24,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from skdisk import MLPDiskClassifier, make_disk
 from skdisk._network.mlp import MLP
-from skdisk._network.noise import (
-    draw_row_keys,
-    hash_rows,
-    make_mask,
-    make_threshold,
-    make_unit_keys,
-)
+from skdisk._network.noise import draw_bits, draw_mask, draw_unit_bits, hash_rows
 
 
 def draw_masks(p, n_steps, n_rows=40, n_units=50):
     """Draw the masks of some steps: an array of shape (n_steps, n_rows, n_units)."""
     keys = hash_rows(torch.randn(n_rows, 3, generator=torch.Generator().manual_seed(0)))
-    [units] = make_unit_keys([n_units])
-    threshold = torch.tensor(make_threshold(p), dtype=torch.int32)
-    masks = []
-    for step in range(n_steps):
-        row_keys = draw_row_keys(keys, step)[:, None]
-        bits, shifted = row_keys.new_empty(2, n_rows, n_units)
-        mask = torch.empty(n_rows, n_units)
-        for operation in make_mask(row_keys, units, threshold, 1.0, bits, shifted, mask):
-            operation()
-        masks.append(mask)
-    return torch.stack(masks).numpy()
+    [units] = draw_unit_bits([n_units])
+    masks = [draw_mask(draw_bits(keys, step), units, p) for step in range(n_steps)]
+    return (torch.stack(masks) > 0).numpy().astype(np.float32)
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
@@ -292,7 +278,9 @@ def test_other_arguments_reach_the_optimiser(make_clf, disk):
 @pytest.mark.needs_kernel
 def test_an_option_that_the_kernel_does_not_know_is_named(make_clf, disk):
     clf = make_clf(optimizer="adam", optimizer_params={"amsgrad": True}).fit(*disk)
-    assert clf.fused_reason_ == "the optimizer has the option amsgrad"
+    assert clf.fused_reason_ == (
+        "the optimizer has the option amsgrad, which the kernel does not know"
+    )
 
 
 BAD_OPTIONS = [
