@@ -13,13 +13,19 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, LRScheduler
 
-from ._compat import Interval, StrOptions, VisualBlock, validate_parameter_constraints
+from ._compat import (
+    CallbackSupportMixin,
+    Interval,
+    StrOptions,
+    VisualBlock,
+    validate_parameter_constraints,
+    with_callbacks,
+)
 from ._inputs.arrays import (
     check_classes,
     check_labels,
@@ -347,8 +353,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     A loss or weight that is not finite ends the training with a ConvergenceWarning, at the last
     epoch in which all was finite.
 
-    `set_callbacks` takes the callbacks of scikit-learn (`sklearn.callback`), for which an epoch is
-    a task.
+    `set_callbacks` takes the callbacks of scikit-learn (`sklearn.callback`, from its version 1.9
+    on), for which an epoch is a task.
 
     Ctrl-C during `fit` raises KeyboardInterrupt and leaves the estimator fitted as it was after
     the last whole epoch (or untouched, if there was none).

@@ -290,7 +290,10 @@ BAD_OPTIONS = [
     ({"lr": "fast"}, "The 'lr' parameter .* Got 'fast'"),
     ({"max_epochs": "many"}, "The 'max_epochs' parameter .* Got 'many'"),
     ({"weight_decay": "much"}, "The 'weight_decay' parameter .* Got 'much'"),
-    ({"optimizer": torch.optim.LBFGS, "weight_decay": 0.1}, "weight_decay=0.1 has no meaning for"),
+    (
+        {"optimizer": torch.optim.LBFGS, "weight_decay": 0.1},
+        "no argument .weight_decay., which is 0.1",
+    ),
     ({"optimizer_params": {"betas": (0, 0)}}, "SGD has no argument 'betas', .* It has: lr, mom"),
     ({"optimizer_params": {"lr": 0.1}}, "lr is a parameter of the classifier itself"),
     ({"optimizer_params": {"momentum": 0.1}}, "momentum is a parameter of the classifier itself"),
