@@ -156,8 +156,9 @@ def _check_numbers(X, name):
 
 
 def _list_names(X):
-    # Arrow has names apart from the columns.
-    return getattr(X, "column_names", X.columns)
+    # Arrow has names apart from the columns; an attribute of pandas may be a column of that name.
+    is_arrow = hasattr(X, "column_names") and not isinstance(X, pd.DataFrame)
+    return X.column_names if is_arrow else X.columns
 
 
 def _check_names(X, name):
