@@ -21,7 +21,8 @@ Y = np.arange(20) % 2
 STRINGS = pd.DataFrame({"size": X[:, 0], "color": ["red", "green"] * 10, "c": X[:, 2]})
 
 
-DATES = pd.date_range("2020", periods=20)
+# In nanoseconds, NumPy would make numbers of them in an array of objects.
+DATES = pd.date_range("2020", periods=20, unit="us")
 
 
 def put(value):

@@ -1,6 +1,7 @@
 """From parameters of the classifier to choices: optimiser, learning rates, device."""
 
 import inspect
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,6 +19,11 @@ DECAY_OF_ROWS, MOST_DECAY = 6, 0.01
 OF_SGD = ("momentum", "nesterov")
 
 
+@lru_cache
+def _read_signature(optimizer):
+    return inspect.signature(optimizer).parameters
+
+
 def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
     """Find an optimiser's class and the arguments, `lr` included, to call it with.
 
@@ -30,7 +36,7 @@ def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
             f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))} or a class of "
             f"torch.optim. Got {optimizer!r}."
         )
-    known = inspect.signature(cls).parameters
+    known = _read_signature(cls)
     own = _resolve_own(cls, own, known, n_rows)
     given = {
         name: check_argument(f"optimizer_params[{name!r}]", value)
@@ -71,7 +77,7 @@ def _resolve_own(cls, own, known, n_rows):
 
 def _try_arguments(cls, arguments):
     """Make an optimiser for nothing, so that what it refuses is refused before a training."""
-    given = {"lr": 1.0, **arguments} if "lr" in inspect.signature(cls).parameters else arguments
+    given = {"lr": 1.0, **arguments} if "lr" in _read_signature(cls) else arguments
     try:
         cls([torch.zeros(1, requires_grad=True)], **given)
     except Exception as error:
