@@ -32,7 +32,6 @@ FEWEST_TO_COMPARE = 20
 LARGEST = np.finfo(np.float32).max
 
 
-@leave_as_found
 def check_rows(estimator, X, *, reset, name="X"):
     """Check rows as scikit-learn does, and make them a float32 array, CSR matrix or tensor.
 
@@ -67,7 +66,7 @@ def check_rows_to_predict(estimator, X):
     It may be larger than memory; and of one row scikit-learn's checks would take most of the time.
     """
     if not _is_good_array(X):
-        return check_rows(estimator, X, reset=False)
+        return leave_as_found(check_rows)(estimator, X, reset=False)
     if hasattr(estimator, "feature_names_in_") or X.shape[1] != estimator.n_features_in_:
         _check_features(estimator, X, reset=False, name="X")
     return X
