@@ -106,16 +106,6 @@ class Training(NamedTuple):
     diverged: bool
 
 
-class Evaluation(NamedTuple):
-    """What `evaluate` returns, by the weights of the rows.
-
-    The mean negative log-likelihood, and how many rows have their largest score at their class.
-    """
-
-    loss: float
-    n_right: float
-
-
 def get_instruction_sets():
     """Name the instruction sets that this machine has and the kernel knows, the best one last."""
     return [] if _compiled is None else _compiled.get_instruction_sets()
@@ -144,14 +134,6 @@ def explain_absence():
     if _compiled is None:
         return "skdisk was installed where it could not be compiled"
     return "the environment variable SKDISK_INSTRUCTION_SET is 'none'"
-
-
-def make_state(network, settings, parameters=None):
-    """Make the state before the first step, which holds the parameters themselves, or zeros."""
-    n = network.count_parameters()
-    if parameters is None:
-        parameters = np.zeros(n, dtype=np.float32)
-    return State(parameters, {name: np.zeros_like(parameters) for name in settings.name_memory()})
 
 
 def _call(function, network, parameters, X, instruction_set, **others):
@@ -220,9 +202,13 @@ def train(
 
 
 def evaluate(network, parameters, data, *, instruction_set=None):
-    """Compute loss and number of right answers, from log-probabilities in float64."""
+    """Compute, by the weights of the rows, mean loss and number of right answers.
+
+    The loss is computed from log-probabilities in float64; the answer is the first class of those
+    with the largest score.
+    """
     given = {"labels": data.labels, "row_weights": data.row_weights}
-    return Evaluation(*_call("evaluate", network, parameters, data.X, instruction_set, **given))
+    return _call("evaluate", network, parameters, data.X, instruction_set, **given)
 
 
 def predict(network, parameters, X, *, form="log_proba", out=None, instruction_set=None):

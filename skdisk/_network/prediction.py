@@ -68,9 +68,8 @@ def _compute_by_kernel(module, parameters, X, chunks, form):
             predict(rows)
     else:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            # The loop raises what a thread has raised.
-            for _ in pool.map(predict, chunks):
-                pass
+            # The list raises what a thread has raised.
+            list(pool.map(predict, chunks))
     return proba
 
 
