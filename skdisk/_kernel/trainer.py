@@ -141,11 +141,9 @@ def _call(function, network, parameters, X, instruction_set, **others):
     name = instruction_set or choose_instruction_set()
     if name == "none" or _compiled is None:
         raise RuntimeError(f"There is no kernel: {explain_absence()}.")
-    is_sparse = hasattr(X, "indptr")
-    if is_sparse and X.shape[1] != network.layer_sizes[0]:
-        raise ValueError(
-            f"X must have {network.layer_sizes[0]} features. Got {X.shape[1]} instead."
-        )
+    is_sparse, n_features = hasattr(X, "indptr"), network.layer_sizes[0]
+    if is_sparse and X.shape[1] != n_features:
+        raise ValueError(f"X must have {n_features} features. Got {X.shape[1]} instead.")
     return getattr(_compiled, function)(
         instruction_set=name,
         layer_sizes=np.array(network.layer_sizes, dtype=np.int64),
@@ -202,11 +200,7 @@ def train(
 
 
 def evaluate(network, parameters, data, *, instruction_set=None):
-    """Compute, by the weights of the rows, mean loss and number of right answers.
-
-    The loss is computed from log-probabilities in float64; the answer is the first class of those
-    with the largest score.
-    """
+    """Compute, by the weights of the rows, the mean loss, in float64, and how many are right."""
     given = {"labels": data.labels, "row_weights": data.row_weights}
     return _call("evaluate", network, parameters, data.X, instruction_set, **given)
 
