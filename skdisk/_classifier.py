@@ -20,11 +20,21 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, LRScheduler
 
 from ._compat import Interval, StrOptions, VisualBlock, validate_parameter_constraints
-from ._inputs.choices import compute_learning_rates, resolve_device, resolve_optimizer
-from ._inputs.labels import check_classes, encode_labels, find_classes, labels_as_array
-from ._inputs.lent import Lent
-from ._inputs.numbers import as_number, check_memory, check_numbers
-from ._inputs.rows import check_few_rows, check_rows, warn_of_other_scale, warn_of_scales
+from ._inputs.arrays import (
+    check_classes,
+    check_labels,
+    compute_accuracy,
+    encode_labels,
+    find_classes,
+)
+from ._inputs.choices import LearningRates, resolve_device, resolve_optimizer
+from ._inputs.parameters import Lent, as_number, check_memory, check_numbers
+from ._inputs.rows import (
+    check_rows,
+    check_rows_to_predict,
+    warn_of_other_scale,
+    warn_of_scales,
+)
 from ._inputs.weights import (
     check_class_weight,
     check_sample_weight,
@@ -91,7 +101,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Probability that a hidden unit is set to 0 for a row in training: the same for all hidden
         layers, or one for each. What is kept grows by `1 / (1 - dropout)`.
     lr : float in (0, inf) or "auto", default="auto"
-        Learning rate: the step per unit of the gradient of a batch's mean loss. "auto" is 0.03
+        Learning rate: the step per unit of the gradient of a batch's mean loss. "auto" is 0.04
         with "sgd", and with others the default of torch: 0.001 with "adam" and "adamw".
     momentum : float in [0, 1), default=0.9
         Momentum of the gradient descent, as in `torch.optim.SGD`. Of "sgd" only; other optimisers
@@ -101,8 +111,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     weight_decay : float in [0, inf) or "auto", default="auto"
         L2 penalty: the gradient of each weight, bias included, grows by `weight_decay` times the
         weight, as in `torch.optim.SGD` and `Adam`. With "adamw" each step makes the weights
-        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd", 4
-        over the number of rows to train on, at most 0.005: the more rows, the less they need it.
+        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd", 6
+        over the number of rows to train on, at most 0.01: the more rows, the less they need it.
         In `partial_fit`, and with other optimisers, it is 0.
     optimizer : {"sgd", "adam", "adamw"} or class of torch.optim, default="sgd"
         Which optimiser of `torch.optim`. The kernel knows the three; other classes are used in
@@ -536,7 +546,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If the data are not as described.
         """
-        return super().score(X, labels_as_array(y), sample_weight)
+        return compute_accuracy(y, self.predict(X), sample_weight)
 
     @leave_as_found
     def save(self, path):
@@ -673,14 +683,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _predict(self, X, form):
         """Check rows, and compute log-probabilities or probabilities."""
         check_is_fitted(self)
-        rows = check_few_rows(self, X)
-        if rows is None:
-            rows = self._check_rows(X)
+        rows = check_rows_to_predict(self, X)
         return compute_proba(self.module_, as_rows(rows), form)
-
-    @leave_as_found
-    def _check_rows(self, X):
-        return check_rows(self, X, reset=False)
 
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""
@@ -764,7 +768,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         trained = copy.copy(self)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         given = {"X": X, "y": y, "metadata": metadata}
-        X, y = check_rows(trained, X, y, reset=not resume)
+        X = check_rows(trained, X, reset=not resume)
+        y = check_labels(y, X)
         sample_weight = check_sample_weight(sample_weight, X)
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
@@ -813,7 +818,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         X, y, sample_weight = leave_out_weightless(X, y, sample_weight, class_weights)
         if validation is not None:
-            X_val, y_val = check_rows(self, *validation, reset=False)
+            X_val, y_val = validation
+            X_val = check_rows(self, X_val, reset=False, name="X_val")
+            y_val = check_labels(y_val, X_val, name="y_val")
             y_val = encode_labels(y_val, self.classes_, name="y_val")
             validation = weigh(*leave_out_weightless(X_val, y_val, None, class_weights))
         elif self.early_stopping and whole_fit:
@@ -913,16 +920,17 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _compute_learning_rates(self, settings, n_epochs, whole_fit):
         """Compute the learning rate of each epoch; None where it is constant or a callback's."""
-        if not whole_fit or any(map(_is_lr_scheduler, settings.callbacks)):
+        is_scheduled = any(map(_is_lr_scheduler, settings.callbacks))
+        if not whole_fit or is_scheduled or self.lr_schedule == "constant":
             return None
-        lr = settings.optimizer_arguments["lr"]
-        return compute_learning_rates(self.lr_schedule, lr, n_epochs)
+        return LearningRates(self.lr_schedule, settings.optimizer_arguments["lr"], n_epochs)
 
     def _make_settings(self, seed, n_epochs, n_rows):
         """Make the settings of a training: of a whole fit on so many rows, or of one call."""
         optimizer, arguments = self._resolve_optimizer(n_rows)
         sizes = self.n_features_in_, self.hidden_layer_sizes, len(self.classes_)
-        check_memory("hidden_layer_sizes", BYTES_PER_WEIGHT * count_weights(*sizes))
+        n_bytes = BYTES_PER_WEIGHT * count_weights(*sizes)
+        check_memory("hidden_layer_sizes", self.hidden_layer_sizes, n_bytes)
         return Settings(
             n_features=self.n_features_in_,
             n_classes=len(self.classes_),

@@ -7,8 +7,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from ._compat import Interval, validate_parameter_constraints
-from ._inputs.lent import Lent
-from ._inputs.numbers import check_memory, check_numbers
+from ._inputs.parameters import Lent, check_memory, check_numbers
 
 # With this radius the disk covers half of the square [-1, 1)^2, whose area is 4.
 _HALF_AREA_RADIUS = np.sqrt(2 / np.pi)
@@ -139,12 +138,8 @@ def make_disk(
     params = check_numbers("make_disk", dict(zip(PARAMETER_CONSTRAINTS, given, strict=True)))
     validate_parameter_constraints(PARAMETER_CONSTRAINTS, params, caller_name="make_disk")
     del params["as_frame"]
-    lent = Lent(random_state)
-    try:
+    with Lent(random_state):
         X, y = _draw(**params)
-    except BaseException:
-        lent.put_back()
-        raise
     if as_frame:
         return pd.DataFrame(X, columns=["x0", "x1"]), pd.Series(y, name="inside")
     return X, y
@@ -152,7 +147,7 @@ def make_disk(
 
 def _draw(n_samples, radius, noise, flip_y, shuffle, random_state):
     counts = _check_counts(n_samples)
-    check_memory("n_samples", BYTES_PER_POINT * sum(counts))
+    check_memory("n_samples", n_samples, BYTES_PER_POINT * sum(counts))
     radius = _HALF_AREA_RADIUS if radius is None else radius
     # check_random_state(None) would be NumPy's global generator, which is not ours to change.
     rng = check_random_state(np.random.RandomState() if random_state is None else random_state)

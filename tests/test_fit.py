@@ -78,7 +78,7 @@ def test_few_rows_are_trained_on_for_at_least_300_steps(n_rows, params, n_epochs
     X, y = make_disk((n_rows // 2, n_rows - n_rows // 2), random_state=0)
     clf = MLPDiskClassifier((4,), random_state=0, **params).fit(X, y)
     assert clf.n_iter_ == n_epochs
-    assert clf.history_["lr"].iloc[0] == 0.03
+    assert clf.history_["lr"].iloc[0] == 0.04
     assert clf.history_["lr"].iloc[-1] < 0.001
 
 
@@ -101,7 +101,7 @@ def test_partial_fit_goes_on_learning_call_after_call():
     clf = MLPDiskClassifier(random_state=0)
     for _ in range(150):
         clf.partial_fit(X, y, classes=[0, 1])
-    assert set(clf.history_["lr"]) == {0.03}
+    assert set(clf.history_["lr"]) == {0.04}
     assert clf.score(X, y) > 0.85
     first, last = (np.mean(clf.loss_curve_[part]) for part in (slice(30, 60), slice(120, 150)))
     assert last < first
