@@ -204,9 +204,14 @@ class LossCurveDisplay:
         for curve in curves:
             self._plot_curve(*curve)
         ax.set(xlabel="epoch", ylabel="mean loss (nats)")
-        ax.xaxis.set_major_locator(plt.MaxNLocator("auto", integer=True, min_n_ticks=1))
+        ticks = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
+        ax.xaxis.set_major_locator(plt.MaxNLocator("auto", **ticks))
         if log:
             ax.set_yscale("log")
+            # Losses are rarely far from 1: 0.1, 0.2, 0.5, not powers of 10.
+            ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_locator(plt.NullLocator())
         self._add_legend(**place)
         return self
 
