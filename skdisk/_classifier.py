@@ -37,7 +37,7 @@ from ._inputs.weights import (
 from ._network.mlp import ACTIVATIONS, count_weights, make_sequential
 from ._network.prediction import compute_log_odds, compute_proba
 from ._network.surroundings import leave_as_found
-from ._persistence import load, save
+from ._persistence import from_plain, load, save, to_plain
 from ._training.batches import WeightedDataset, as_rows
 from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
 from ._training.loop import Ending, Plan, train
@@ -691,6 +691,24 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     @leave_as_found
     def _check_rows(self, X):
         return check_rows(self, X, reset=False)
+
+    def __getstate__(self):
+        """Describe the estimator in arrays, numbers, text, lists and dicts where they can say it.
+
+        Pickle, copy.deepcopy, joblib and skops ask for it. What users have put in, such as
+        callbacks, is in it as it is.
+        """
+        return to_plain(super().__getstate__())
+
+    def __setstate__(self, state):
+        """Make the estimator of its description."""
+        super().__setstate__(from_plain(state))
+
+    def __copy__(self):
+        """Make an estimator that shares all that this one has."""
+        copied = type(self).__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
 
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""

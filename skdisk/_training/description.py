@@ -1,0 +1,180 @@
+"""A training in plain things: arrays, numbers, text, None, and lists, tuples and dicts of them.
+
+Pickles, copies and files of a classifier are made of this description, so that they need none of
+the classes that a training consists of. Plain things cannot say what somebody else has put in: a
+callback, a layer, a hook, an optimiser that is not torch's.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from skorch.history import History
+from torch import nn
+
+from .._network.mlp import MLP
+from .callbacks import PrintTenLines, ShowProgress
+from .net import OF_MODULE, Settings, begin, make_net
+from .state import State, load_optimizer, without_batches
+
+# The settings that the rest of a description says, and those that are none of plain things.
+IMPLIED = ("n_features", "n_classes", "hidden_layer_sizes", "callbacks")
+# What of a net is described, is derived from its other attributes, or is looked at elsewhere.
+NET_STATE = {
+    *("history_", "generator_", "lowest_", "stop_requested_", "callbacks", "callbacks_"),
+    *("_kwargs", "_params_to_validate", "virtual_params_"),
+}
+MODULE_STATE = {"training", "dropout_seed", "_parameters", "_modules"}
+
+
+def is_plain(value):
+    """Tell whether something consists of plain things only."""
+    if isinstance(value, np.ndarray):
+        return value.dtype != object
+    if type(value) is dict:
+        return all(is_plain(item) for pair in value.items() for item in pair)
+    if type(value) in (list, tuple):
+        return all(map(is_plain, value))
+    return value is None or type(value) in (bool, int, float, str) or isinstance(value, np.generic)
+
+
+def is_of_torch(optimizer):
+    """Tell whether a class is an optimiser that torch.optim has under its name."""
+    return getattr(torch.optim, getattr(optimizer, "__name__", ""), None) is optimizer
+
+
+def find_optimizer(name):
+    """Find the optimiser of that name in torch.optim."""
+    optimizer = getattr(torch.optim, name, None) if isinstance(name, str) else None
+    if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
+        return optimizer
+    raise ValueError(f"{name!r} is not an optimizer of torch.optim")
+
+
+def find_changes(settings, state):
+    """Name the parts of a net or module that are not as the settings make them.
+
+    Its callbacks are not looked at, and neither is what a training changes.
+    """
+    settings = settings._replace(callbacks=())
+    if state.net is None:
+        own, made = {"module_": state.module}, {"module_": _make_empty_module(settings)}
+    else:
+        own, made = vars(state.net), vars(net := make_net(settings, begin(settings)))
+        own, made = own | {"class": type(state.net)}, made | {"class": type(net)}
+    names = (own.keys() | made.keys()) - NET_STATE
+    return sorted(name for name in names if _look(own.get(name)) != _look(made.get(name)))
+
+
+def _look(value):
+    """Show, as text, what a part of a net is, but for what a training changes."""
+    if isinstance(value, nn.Module):
+        return [_look_at_module(part) for part in value.modules()]
+    if isinstance(value, torch.optim.Optimizer):
+        hooks = {name: hook for name, hook in vars(value).items() if "_hooks" in name}
+        return repr((type(value), hooks, len(value.param_groups)))
+    return repr(value)
+
+
+def _look_at_module(module):
+    own = {name: value for name, value in vars(module).items() if name not in MODULE_STATE}
+    parameters = [
+        (name, p.shape, p.dtype, p.requires_grad, p._backward_hooks, p._post_accumulate_grad_hooks)
+        for name, p in module._parameters.items()
+        if p is not None
+    ]
+    return repr((type(module), [*module._modules], parameters, own))
+
+
+def _make_empty_module(settings):
+    """Make the network without memory for its weights."""
+    with torch.device("meta"):
+        return MLP(**{name: getattr(settings, name) for name in OF_MODULE})
+
+
+def describe(settings, state):
+    """Describe a training whose net and module are as its settings make them.
+
+    The arrays share their memory with the training. What callbacks have recorded may not be plain.
+    """
+    described = {name: value for name, value in settings._asdict().items() if name not in IMPLIED}
+    described["optimizer"] = settings.optimizer.__name__
+    described["dropout"] = state.module.dropout
+    parameters, optimizer, groups = state.get_parameters(), None, None
+    if state.net is not None:
+        made = state.net.optimizer_
+        optimizer = [made.state.get(p) for p in parameters]
+        groups = [{**group, "params": None} for group in made.param_groups]
+    return {
+        "settings": described,
+        "history": [dict(row) for row in without_batches(state.history)],
+        "state": {
+            "parameters": _to_arrays(parameters),
+            "memory": state.memory,
+            "n_steps": state.n_steps,
+            "optimizer": _to_arrays(optimizer),
+            "groups": _to_arrays(groups),
+            "generator": state.generator.get_state().numpy(),
+        },
+    }
+
+
+def restore(description):
+    """Make settings and state of what `describe` gave."""
+    described = description["state"]
+    history = History(description["history"])
+    parameters = _to_tensors(described["parameters"])
+    sizes = [parameters[0].shape[1], *map(len, parameters[::2])]
+    settings = Settings(
+        n_features=sizes[0],
+        n_classes=sizes[-1],
+        hidden_layer_sizes=tuple(sizes[1:-1]),
+        **{
+            **description["settings"],
+            "optimizer": find_optimizer(description["settings"]["optimizer"]),
+        },
+    )
+    module = _make_empty_module(settings)
+    # Sizes that do not fit raise an error.
+    module.load_state_dict(dict(zip(module.state_dict(), parameters, strict=True)), assign=True)
+    generator = torch.Generator()
+    generator.set_state(_to_tensors(described["generator"]))
+    lowest = {
+        name: min(row[name] for row in history if name in row)
+        for name in ("train_loss", "valid_loss")
+        if any(name in row for row in history)
+    }
+    module = module.to(settings.device).eval()
+    state = State(module, generator, settings.optimizer, history, lowest)
+    state.memory, state.n_steps = described["memory"], described["n_steps"]
+    if described["groups"] is not None:
+        net = make_net(settings, state)
+        remembered = {name: _to_tensors(described[name]) for name in ("optimizer", "groups")}
+        load_optimizer(net.optimizer_, state.get_parameters(), SimpleNamespace(**remembered))
+    return settings, state
+
+
+def has_callbacks(settings):
+    """Tell whether a training has other callbacks than those that print."""
+    return not all(isinstance(c, PrintTenLines | ShowProgress) for c in settings.callbacks)
+
+
+def _convert(value, kind, convert):
+    if isinstance(value, kind):
+        return convert(value)
+    if type(value) is dict:
+        return {name: _convert(item, kind, convert) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_convert(item, kind, convert) for item in value)
+    return value
+
+
+def _to_arrays(value):
+    return _convert(value, torch.Tensor, lambda t: t.detach().cpu().numpy())
+
+
+def _to_tensors(value):
+    # What is mapped from a file, or lent, is copied.
+    return _convert(
+        value, np.ndarray, lambda a: torch.from_numpy(np.require(a, requirements=["C", "W", "O"]))
+    )
