@@ -13,6 +13,9 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
+# The line below an estimator's name in scikit-learn's diagram is an argument of this class alone.
+from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
+
 # A search takes the rows of a split, and what belongs to them, with these.
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
@@ -23,6 +26,7 @@ from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 __all__ = [
     "Interval",
     "StrOptions",
+    "VisualBlock",
     "check_sample_weight",
     "iterate_splits",
     "validate_parameter_constraints",

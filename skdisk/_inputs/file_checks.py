@@ -21,10 +21,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .._kernel.trainer import MEMORY
 from .._network.mlp import ACTIVATIONS, as_probabilities, as_sizes
 from .._training.description import find_optimizer
-from .choices import OPTIMIZERS, resolve_device
+from .choices import resolve_device
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
 MAX_DEPTH = 20
@@ -36,6 +35,13 @@ MAX_LABEL_BYTES = 2**24
 MAX_HISTORY_SIZE = 2**20
 # Larger numbers are infinite in float32, which torch refuses in the middle of a step.
 LARGEST = float(np.finfo(np.float32).max)
+# What the kernel's optimisers remember of every parameter, by torch's names.
+MOMENTS = ("exp_avg", "exp_avg_sq")
+MEMORY = {
+    torch.optim.SGD: ("momentum_buffer",),
+    torch.optim.Adam: MOMENTS,
+    torch.optim.AdamW: MOMENTS,
+}
 
 
 class Kind(NamedTuple):
@@ -348,7 +354,7 @@ def check_optimizer(cls, arguments, device):
 def check_memory_of_kernel(cls, state):
     """Check what the kernel's optimiser remembers, in flat arrays."""
     n_parameters = sum(p.size for p in state["parameters"])
-    names = next((MEMORY[name] for name, own in OPTIMIZERS.items() if own is cls), ())
+    names = MEMORY.get(cls, ())
     memory, table = state["memory"], {name: array((n_parameters,)) for name in names}
     check_names(memory, table if memory else [], table, "the memories of the optimizer")
     check_kinds(memory, table, "what the optimizer remembers")
