@@ -149,9 +149,14 @@ def restore(description):
     state.memory, state.n_steps = described["memory"], described["n_steps"]
     if described["groups"] is not None:
         net = make_net(settings, state)
-        remembered = {name: _to_tensors(described[name]) for name in ("optimizer", "groups")}
-        load_optimizer(net.optimizer_, state.get_parameters(), SimpleNamespace(**remembered))
+        set_optimizer(net.optimizer_, state.get_parameters(), described)
     return settings, state
+
+
+def set_optimizer(optimizer, parameters, described):
+    """Set settings and memory of an optimiser to those of a described state."""
+    noted = {name: _to_tensors(described[name]) for name in ("optimizer", "groups")}
+    load_optimizer(optimizer, parameters, SimpleNamespace(**noted))
 
 
 def has_callbacks(settings):
