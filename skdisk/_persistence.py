@@ -44,11 +44,13 @@ from sklearn.utils.validation import check_is_fitted
 from ._inputs.choices import resolve_device
 from ._inputs.file_checks import (
     LABEL_DTYPE,
+    check_generator,
     check_names,
     check_parameters,
     check_plain,
     check_training,
     expect,
+    find_device,
     make_classes,
     make_feature_names,
 )
@@ -106,7 +108,18 @@ def from_plain(attributes):
     if isinstance(attributes.get("optimizer"), dict):
         attributes["optimizer"] = find_optimizer(attributes["optimizer"].get("torch.optim"))
     if "_training" in attributes:
-        attributes |= _restore(attributes.pop("_training"))
+        training = attributes.pop("_training")
+        # What skops reads is checked by nobody else, and torch does not look at all of it.
+        check_generator(training["state"]["generator"])
+        device = training["settings"]["device"]
+        if device != (found := find_device(device)):
+            warnings.warn(
+                f"The training was on device={device!r}, which is not available here. The network "
+                "is on the cpu; set the device of the estimator before you train it further.",
+                stacklevel=3,
+            )
+            training = training | {"settings": training["settings"] | {"device": found}}
+        attributes |= _restore(training)
     return attributes
 
 

@@ -562,6 +562,24 @@ def test_skops_names_what_users_put_in(make_clf, disk):
     assert {*TRUSTED, f"{__name__}.Counter"} < {*untrusted}
 
 
+def test_a_pickle_from_a_device_that_is_not_here_goes_to_the_cpu(make_clf, disk):
+    clf = make_clf().fit(*disk)
+    clf._settings = clf._settings._replace(device="cuda:99")
+    data = pickle.dumps(clf)
+    with pytest.warns(UserWarning, match="'cuda:99', which is not available here"):
+        again = pickle.loads(data)
+    np.testing.assert_array_equal(again.predict_proba(disk[0]), clf.predict_proba(disk[0]))
+    assert again.partial_fit(*disk).n_iter_ == 4
+
+
+def test_a_described_generator_is_not_read_behind_its_last_number(make_clf, disk):
+    clf = make_clf().fit(*disk)
+    state = clf.__getstate__()
+    state["_training"]["state"]["generator"][8:24].view(np.int32)[:] = [624, 1, 624, 0]
+    with pytest.raises(ValueError, match="points outside of its numbers"):
+        clf.__setstate__(state)
+
+
 def test_copies_share_nothing_and_shallow_ones_all(make_clf, get_weights, disk):
     clf = make_clf().fit(*disk)
     before = get_weights(clf)

@@ -5,6 +5,7 @@ the classes that a training consists of. Plain things cannot say what somebody e
 callback, a layer, a hook, an optimiser that is not torch's.
 """
 
+from functools import lru_cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from skorch.history import History
 from torch import nn
 
-from .._network.mlp import MLP
+from .._network.mlp import MLP, as_probabilities, as_sizes
 from .callbacks import PrintTenLines, ShowProgress
 from .net import OF_MODULE, Settings, begin, make_net
 from .state import State, load_optimizer, without_batches
@@ -56,12 +57,16 @@ def find_changes(settings, state):
 
     Its callbacks are not looked at, and neither is what a training changes.
     """
-    settings = settings._replace(callbacks=())
     if state.net is None:
-        own, made = {"module_": state.module}, {"module_": _make_empty_module(settings)}
-    else:
-        own, made = vars(state.net), vars(net := make_net(settings, begin(settings)))
-        own, made = own | {"class": type(state.net)}, made | {"class": type(net)}
+        sizes, dropout = as_sizes(settings.hidden_layer_sizes), settings.dropout
+        options = {"hidden_layer_sizes": sizes, "dropout": as_probabilities(dropout, len(sizes))}
+        made = _look_at_made(
+            **{name: options.get(name, getattr(settings, name)) for name in OF_MODULE}
+        )
+        return [] if _look(state.module) == made else ["module_"]
+    net = make_net(settings._replace(callbacks=()), begin(settings))
+    own = vars(state.net) | {"class": type(state.net)}
+    made = vars(net) | {"class": type(net)}
     names = (own.keys() | made.keys()) - NET_STATE
     return sorted(name for name in names if _look(own.get(name)) != _look(made.get(name)))
 
@@ -86,10 +91,15 @@ def _look_at_module(module):
     return repr((type(module), [*module._modules], parameters, own))
 
 
-def _make_empty_module(settings):
-    """Make the network without memory for its weights."""
+@lru_cache(maxsize=64)
+def _look_at_made(**options):
+    return _look(_make_empty_module(**options))
+
+
+def _make_empty_module(**options):
+    """Make a network without memory for its weights."""
     with torch.device("meta"):
-        return MLP(**{name: getattr(settings, name) for name in OF_MODULE})
+        return MLP(**options)
 
 
 def describe(settings, state):
@@ -134,7 +144,7 @@ def restore(description):
             "optimizer": find_optimizer(description["settings"]["optimizer"]),
         },
     )
-    module = _make_empty_module(settings)
+    module = _make_empty_module(**{name: getattr(settings, name) for name in OF_MODULE})
     # Sizes that do not fit raise an error.
     module.load_state_dict(dict(zip(module.state_dict(), parameters, strict=True)), assign=True)
     generator = torch.Generator()
