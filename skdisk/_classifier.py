@@ -556,8 +556,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         goes on training the same, bit by bit. What no file can hold (callbacks, an LRScheduler, a
         RandomState, an optimiser that is not in torch.optim) is said in a UserWarning.
 
-        The file holds this estimator alone. Of a pipeline, keep the steps before it too: with
-        skops or joblib, `joblib.dump(pipeline[:-1], ...)`; or the whole pipeline with joblib.
+        The file holds this estimator alone, which cannot know whether it stands in a pipeline.
+        Without the steps before it, it predicts nonsense: keep a whole pipeline with skops or
+        joblib, as the page on files describes.
 
         Parameters
         ----------

@@ -92,7 +92,7 @@ def to_plain(attributes):
     if is_of_torch(attributes.get("optimizer")):
         attributes["optimizer"] = {"torch.optim": attributes["optimizer"].__name__}
     if "_state" in attributes:
-        settings, state, result = (attributes[name] for name in TRAINING)
+        settings, state, result = map(attributes.get, TRAINING)
         is_own = is_of_torch(settings.optimizer) and not has_callbacks(settings)
         if is_own and not find_changes(settings, state):
             training = describe(settings, state) | {"results": _describe_result(result)}

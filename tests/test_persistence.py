@@ -23,12 +23,13 @@ import skops.io as sio
 import torch
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
-from skdisk import MLPDiskClassifier, make_disk
+from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
 from skdisk._network.mlp import ACTIVATIONS
 from skdisk._persistence import FORMAT_VERSION, check_file
 from skdisk._persistence import pack as pack_arrays
@@ -455,14 +456,26 @@ GOLDEN = {
         [0.51138502, 0.51219749, 0.51227069, 0.51291949, 0.51497597],
         [0.72380467, 0.70289413, 0.69837057, 0.69634932],
     ),
+    "kernel": (
+        ["inside", "outside"],
+        [0.20534376, 0.20534376, 0.22135302, 0.56281803, 0.3459531],
+        [0.69276114, 0.61690656, 0.56741472, 0.54443696],
+    ),
 }
 
 
-@pytest.mark.parametrize("version", [1, 2, FORMAT_VERSION])
-@pytest.mark.parametrize(("name", "expected"), GOLDEN.items(), ids=GOLDEN)
-def test_files_of_every_version_are_read(disk, version, name, expected):
-    classes, proba, losses = expected
-    clf = MLPDiskClassifier.load(DATA / f"version_{version}_{name}.safetensors")
+FILES = sorted(path.stem for path in DATA.glob("*.safetensors"))
+
+
+def test_there_is_a_file_of_every_version():
+    versions = {int(name.split("_")[1]) for name in FILES}
+    assert versions == {*range(1, FORMAT_VERSION + 1)}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_every_version_are_read(disk, name):
+    classes, proba, losses = GOLDEN[name.split("_")[-1]]
+    clf = MLPDiskClassifier.load(DATA / f"{name}.safetensors")
     X = pd.DataFrame(disk[0], columns=["width", "height"])
     np.testing.assert_allclose(clf.predict_proba(X[:5])[:, 0], proba, atol=1e-6)
     np.testing.assert_allclose(clf.loss_curve_, losses, atol=1e-6)
@@ -493,6 +506,21 @@ def test_skops_trusts_one_type_and_the_training_goes_on(make_clf, disk, params):
     for clf in (pipeline[-1], loaded[-1]):
         clf.partial_fit(X, y).fit(X, y)
     assert_same_state(pipeline[-1], loaded[-1])
+
+
+def test_skops_keeps_names_labels_ensembles_and_searches(make_clf, disk):
+    X = pd.DataFrame(disk[0], columns=["width", "height"])
+    y = np.array(["in", "out"], dtype=object)[disk[1]]
+    search = GridSearchCV(make_clf(), {"lr": [0.1, 0.2]}, cv=2).fit(X, y)
+    ensemble = MLPDiskEnsemble(make_clf(), n_members=2, random_state=0).fit(X, y)
+    for model, others in ((search, []), (ensemble, ["skdisk._ensemble.MLPDiskEnsemble"])):
+        data = sio.dumps(model)
+        untrusted = sio.get_untrusted_types(data=data)
+        own = [name for name in untrusted if not name.startswith("sklearn.")]
+        assert own == TRUSTED + others
+        loaded = sio.loads(data, trusted=untrusted)
+        np.testing.assert_array_equal(loaded.predict(X), model.predict(X), strict=True)
+        np.testing.assert_array_equal(loaded.feature_names_in_, ["width", "height"])
 
 
 def test_a_net_that_was_asked_for_is_described_as_well(make_clf, disk):

@@ -85,8 +85,7 @@ def _look_at_module(module):
     own = {name: value for name, value in vars(module).items() if name not in MODULE_STATE}
     parameters = [
         (name, p.shape, p.dtype, p.requires_grad, p._backward_hooks, p._post_accumulate_grad_hooks)
-        for name, p in module._parameters.items()
-        if p is not None
+        for name, p in module.named_parameters(recurse=False)
     ]
     return repr((type(module), [*module._modules], parameters, own))
 
@@ -174,22 +173,23 @@ def has_callbacks(settings):
     return not all(isinstance(c, PrintTenLines | ShowProgress) for c in settings.callbacks)
 
 
-def _convert(value, kind, convert):
+def _map(value, kind, convert):
+    """Convert what is of a kind, however deep it lies in dicts, lists and tuples."""
     if isinstance(value, kind):
         return convert(value)
     if type(value) is dict:
-        return {name: _convert(item, kind, convert) for name, item in value.items()}
+        return {name: _map(item, kind, convert) for name, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_convert(item, kind, convert) for item in value)
+        return type(value)(_map(item, kind, convert) for item in value)
     return value
 
 
 def _to_arrays(value):
-    return _convert(value, torch.Tensor, lambda t: t.detach().cpu().numpy())
+    return _map(value, torch.Tensor, lambda t: t.detach().cpu().numpy())
 
 
 def _to_tensors(value):
     # What is mapped from a file, or lent, is copied.
-    return _convert(
+    return _map(
         value, np.ndarray, lambda a: torch.from_numpy(np.require(a, requirements=["C", "W", "O"]))
     )
