@@ -54,6 +54,7 @@ from ._inputs.file_checks import (
     make_classes,
     make_feature_names,
 )
+from ._network.mlp import as_probabilities
 from ._training.description import (
     describe,
     find_changes,
@@ -212,7 +213,9 @@ def _upgrade(description):
     names = ("batch_size", "shuffle", "clip_grad_norm", "seed", "verbose", "max_epochs")
     check_names(old, (*names, "lr", "module__activation", "module__dropout"), old, "the settings")
     new = {name: old[name] for name in names}
-    new |= {name: old[f"module__{name}"] for name in ("activation", "dropout")}
+    n_layers = len(state.get("parameters") or []) // 2
+    dropout = as_probabilities(old["module__dropout"], n_layers - 1)
+    new |= {"activation": old["module__activation"], "dropout": dropout}
     new |= {"optimizer": getattr(old.get("optimizer", torch.optim.SGD), "__name__", None)}
     arguments = {
         name.removeprefix("optimizer__"): value

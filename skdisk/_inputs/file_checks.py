@@ -45,7 +45,7 @@ COUNT = Interval(Integral, 0, 2**62, closed="left")
 SIZE = Interval(Integral, 1, 2**62, closed="left")
 SETTINGS = {
     "activation": [StrOptions(set(ACTIVATIONS))],
-    "dropout": ["array-like", Interval(Real, 0, 1, closed="left")],
+    "dropout": [tuple],
     "optimizer": [str],
     "optimizer_arguments": [dict],
     "batch_size": [SIZE],
@@ -191,7 +191,9 @@ def check_training(training, n_features, n_classes):
     check_table(state, STATE, "the state")
     parameters, memory = state["parameters"], state["memory"]
     n_layers = check_weights(parameters, n_features, n_classes)
-    as_probabilities(settings["dropout"], n_layers - 1)
+    dropout = settings["dropout"]
+    is_right = isinstance(dropout, tuple) and as_probabilities(dropout, n_layers - 1) == dropout
+    expect(is_right, f"dropout of the settings is {dropout!r}, which is no tuple of floats")
     check_history(training["history"], training["results"])
     check_generator(state["generator"])
     cls, arguments = find_optimizer(settings["optimizer"]), settings["optimizer_arguments"]

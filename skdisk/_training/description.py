@@ -5,18 +5,18 @@ the classes that a training consists of. Plain things cannot say what somebody e
 callback, a layer, a hook, an optimiser that is not torch's.
 """
 
-from functools import lru_cache
+import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import torch
-from skorch.history import History
 from torch import nn
 
-from .._network.mlp import MLP, as_probabilities, as_sizes
+from .. import _kernel
 from .callbacks import PrintTenLines, ShowProgress
-from .net import OF_MODULE, Settings, begin, make_net
-from .state import State, load_optimizer, without_batches
+from .net import without_batches
+from .state import Settings, State, begin, load_optimizer, make_net
 
 # The settings that the rest of a description says, and those that are none of plain things.
 IMPLIED = ("n_features", "n_classes", "hidden_layer_sizes", "callbacks")
@@ -53,17 +53,12 @@ def find_optimizer(name):
 
 
 def find_changes(settings, state):
-    """Name the parts of a net or module that are not as the settings make them.
+    """Name the parts of a net that are not as the settings make them.
 
     Its callbacks are not looked at, and neither is what a training changes.
     """
     if state.net is None:
-        sizes, dropout = as_sizes(settings.hidden_layer_sizes), settings.dropout
-        options = {"hidden_layer_sizes": sizes, "dropout": as_probabilities(dropout, len(sizes))}
-        made = _look_at_made(
-            **{name: options.get(name, getattr(settings, name)) for name in OF_MODULE}
-        )
-        return [] if _look(state.module) == made else ["module_"]
+        return []
     net = make_net(settings._replace(callbacks=()), begin(settings))
     own = vars(state.net) | {"class": type(state.net)}
     made = vars(net) | {"class": type(net)}
@@ -90,37 +85,28 @@ def _look_at_module(module):
     return repr((type(module), [*module._modules], parameters, own))
 
 
-@lru_cache(maxsize=64)
-def _look_at_made(**options):
-    return _look(_make_empty_module(**options))
-
-
-def _make_empty_module(**options):
-    """Make a network without memory for its weights."""
-    with torch.device("meta"):
-        return MLP(**options)
-
-
 def describe(settings, state):
-    """Describe a training whose net and module are as its settings make them.
+    """Describe a training whose net, if there is one, is as its settings make it.
 
     The arrays share their memory with the training. What callbacks have recorded may not be plain.
     """
     described = {name: value for name, value in settings._asdict().items() if name not in IMPLIED}
-    described["optimizer"] = settings.optimizer.__name__
-    described["dropout"] = state.module.dropout
-    parameters, optimizer, groups = state.get_parameters(), None, None
-    if state.net is not None:
-        made = state.net.optimizer_
+    optimizer = groups = None
+    if state.net is None:
+        arrays = state.arrays
+        parameters = _split(arrays.parameters, settings.network.layer_sizes)
+    else:
+        arrays, made = _kernel.State(None), state.net.optimizer_
+        parameters = list(state.net.module_.parameters())
         optimizer = [made.state.get(p) for p in parameters]
         groups = [{**group, "params": None} for group in made.param_groups]
     return {
-        "settings": described,
+        "settings": described | {"optimizer": settings.optimizer.__name__},
         "history": [dict(row) for row in without_batches(state.history)],
         "state": {
             "parameters": _to_arrays(parameters),
-            "memory": state.memory,
-            "n_steps": state.n_steps,
+            "memory": arrays.memory,
+            "n_steps": arrays.n_steps,
             "optimizer": _to_arrays(optimizer),
             "groups": _to_arrays(groups),
             "generator": state.generator.get_state().numpy(),
@@ -128,37 +114,34 @@ def describe(settings, state):
     }
 
 
+def _split(flat, layer_sizes):
+    """Split flat parameters into weights and biases of each layer."""
+    shapes = [
+        shape for n_in, n_out in pairwise(layer_sizes) for shape in ((n_out, n_in), (n_out,))
+    ]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = np.split(flat, ends[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
 def restore(description):
     """Make settings and state of what `describe` gave."""
-    described = description["state"]
-    history = History(description["history"])
-    parameters = _to_tensors(described["parameters"])
-    sizes = [parameters[0].shape[1], *map(len, parameters[::2])]
+    values, described = description["settings"], description["state"]
+    parameters = described["parameters"]
     settings = Settings(
-        n_features=sizes[0],
-        n_classes=sizes[-1],
-        hidden_layer_sizes=tuple(sizes[1:-1]),
-        **{
-            **description["settings"],
-            "optimizer": find_optimizer(description["settings"]["optimizer"]),
-        },
+        n_features=parameters[0].shape[1],
+        n_classes=len(parameters[-1]),
+        hidden_layer_sizes=tuple(map(len, parameters[:-2:2])),
+        **values | {"optimizer": find_optimizer(values["optimizer"])},
     )
-    module = _make_empty_module(**{name: getattr(settings, name) for name in OF_MODULE})
-    # Sizes that do not fit raise an error.
-    module.load_state_dict(dict(zip(module.state_dict(), parameters, strict=True)), assign=True)
     generator = torch.Generator()
     generator.set_state(_to_tensors(described["generator"]))
-    lowest = {
-        name: min(row[name] for row in history if name in row)
-        for name in ("train_loss", "valid_loss")
-        if any(name in row for row in history)
-    }
-    module = module.to(settings.device).eval()
-    state = State(module, generator, settings.optimizer, history, lowest)
-    state.memory, state.n_steps = described["memory"], described["n_steps"]
+    flat = np.concatenate([np.ravel(p) for p in parameters])
+    arrays = _kernel.State(flat, described["memory"], described["n_steps"])
+    state = State(arrays, generator, description["history"])
     if described["groups"] is not None:
         net = make_net(settings, state)
-        set_optimizer(net.optimizer_, state.get_parameters(), described)
+        set_optimizer(net.optimizer_, list(net.module_.parameters()), described)
     return settings, state
 
 
