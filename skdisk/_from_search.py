@@ -21,6 +21,8 @@ EPSILON = np.finfo(np.float64).eps
 
 def list_candidates(search, n_candidates):
     """List the best candidates of a fitted search, best first, as estimators to be fitted."""
+    if not all(hasattr(search, name) for name in ("estimator", "cv", "refit")):
+        raise TypeError(f"search must be a search such as GridSearchCV. Got {search!r}.")
     check_is_fitted(search, "cv_results_")
     results = search.cv_results_
     scores = results.get("mean_test_score", results.get(f"mean_test_{search.refit}"))
@@ -50,6 +52,11 @@ def choose(candidates, cv, X, y, groups, n_members, n_jobs):
     """Choose among unfitted candidates; return positions, best first, with repetitions."""
     y = labels_as_array(y)
     splits = [*check_cv(cv, y, classifier=True).split(X, y, groups)]
+    if not splits:
+        raise ValueError(
+            "search.cv gives no splits: an iterator is used up by the search's own fit. Give the "
+            "search a list of them, or a splitter."
+        )
     # The kernel trains without the interpreter's lock.
     proba = joblib.Parallel(n_jobs, prefer="threads")(
         joblib.delayed(_predict_labels)(candidate, X, y, *split)

@@ -70,6 +70,13 @@ def test_a_part_of_accuracy_leaves_the_others_as_they_are(tmp_path):
     assert "12.500" in (tmp_path / "accuracy.md").read_text()
 
 
+def test_the_quick_form_of_ensembles_writes_a_table(tmp_path):
+    run_quick("ensembles.py", tmp_path)
+    page = (tmp_path / "ensembles.md").read_text()
+    for method in ("the best", "seeds of the best", "the first ten", "from_search"):
+        assert f"| breast cancer | {method} | 0." in page
+
+
 @pytest.fixture
 def tables(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)

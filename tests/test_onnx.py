@@ -1,7 +1,9 @@
 """`skdisk.onnx`: skl2onnx converts our estimators; onnxruntime computes what they compute."""
 
 import importlib
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -168,6 +170,28 @@ def test_an_ensemble_of_pipelines_takes_the_columns_of_a_frame():
     label, proba = session.run(None, {name: frame[[name]].to_numpy() for name in frame})
     np.testing.assert_array_equal(label, ensemble.predict(frame))
     np.testing.assert_allclose(proba, ensemble.predict_proba(frame), rtol=0, atol=1e-6)
+
+
+# torch.export copies its own deprecated class.
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
+def test_the_page_of_the_documentation_does_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "onnx.md").read_text()
+    first, second, third = re.findall("(?s)```python\n(.*?)```", page)
+    names = {}
+    for block in (first, second):
+        exec(block, names)
+    expected = names["pipeline"].predict_proba(names["X"])
+    np.testing.assert_array_equal(names["label"], names["pipeline"].predict(names["X"]))
+    np.testing.assert_allclose(names["probabilities"], expected, rtol=0, atol=1e-6)
+    del names["probabilities"]
+    exec(third, names)
+    np.testing.assert_allclose(names["probabilities"], expected, rtol=0, atol=1e-6)
+    onnx.checker.check_model("network.onnx", full_check=True)
+    scaled = names["pipeline"][:-1].transform(names["X"])
+    for n_rows in (1, 7):
+        [proba] = names["session"].run(None, {"X": scaled[:n_rows]})
+        np.testing.assert_allclose(proba, expected[:n_rows], rtol=0, atol=1e-6)
 
 
 def test_a_network_that_somebody_has_changed_is_refused():
