@@ -19,12 +19,22 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, LRScheduler
 
-from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._inputs.choices import compute_learning_rates, resolve_device, resolve_optimizer
-from ._inputs.labels import check_classes, encode_labels, find_classes, labels_as_array
-from ._inputs.lent import Lent
-from ._inputs.numbers import as_number, check_memory, check_numbers
-from ._inputs.rows import check_few_rows, check_rows, warn_of_other_scale, warn_of_scales
+from ._compat import Interval, StrOptions, VisualBlock, validate_parameter_constraints
+from ._inputs.arrays import (
+    check_classes,
+    check_labels,
+    compute_accuracy,
+    encode_labels,
+    find_classes,
+)
+from ._inputs.choices import LearningRates, resolve_device, resolve_optimizer
+from ._inputs.parameters import Lent, as_number, check_memory, check_numbers
+from ._inputs.rows import (
+    check_rows,
+    check_rows_to_predict,
+    warn_of_other_scale,
+    warn_of_scales,
+)
 from ._inputs.weights import (
     check_class_weight,
     check_sample_weight,
@@ -39,7 +49,14 @@ from ._network.prediction import compute_log_odds, compute_proba
 from ._network.surroundings import leave_as_found
 from ._persistence import load, save
 from ._training.batches import WeightedDataset, as_rows
-from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
+from ._training.callbacks import (
+    HISTORY,
+    NOT_IN_HISTORY,
+    BestEpoch,
+    FitTasks,
+    PrintTenLines,
+    ShowProgress,
+)
 from ._training.loop import Ending, Plan, train
 from ._training.net import Settings, begin, make_net, resume_training
 
@@ -53,20 +70,6 @@ BYTES_PER_WEIGHT = 12
 
 # What a fit leaves behind.
 FITTED = (*("classes_", "n_features_in_", "feature_names_in_", "_settings", "_state", "_result"),)
-
-# The columns that every history has, by the names that skorch gives them.
-HISTORY = {
-    "epoch": "epoch",
-    "train_loss": "train_loss",
-    "valid_loss": "valid_loss",
-    "valid_score": "valid_score",
-    "lr": "lr",
-    "dur": "seconds",
-}
-# What skorch records besides, which says nothing to a reader of the table.
-NOT_IN_HISTORY = (
-    *("batches", "train_batch_count", "valid_batch_count", "train_loss_best", "valid_loss_best"),
-)
 
 
 def _find_callback_class(item):
@@ -98,7 +101,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Probability that a hidden unit is set to 0 for a row in training: the same for all hidden
         layers, or one for each. What is kept grows by `1 / (1 - dropout)`.
     lr : float in (0, inf) or "auto", default="auto"
-        Learning rate: the step per unit of the gradient of a batch's mean loss. "auto" is 0.03
+        Learning rate: the step per unit of the gradient of a batch's mean loss. "auto" is 0.04
         with "sgd", and with others the default of torch: 0.001 with "adam" and "adamw".
     momentum : float in [0, 1), default=0.9
         Momentum of the gradient descent, as in `torch.optim.SGD`. Of "sgd" only; other optimisers
@@ -108,8 +111,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     weight_decay : float in [0, inf) or "auto", default="auto"
         L2 penalty: the gradient of each weight, bias included, grows by `weight_decay` times the
         weight, as in `torch.optim.SGD` and `Adam`. With "adamw" each step makes the weights
-        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd", 4
-        over the number of rows to train on, at most 0.005: the more rows, the less they need it.
+        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd", 6
+        over the number of rows to train on, at most 0.01: the more rows, the less they need it.
         In `partial_fit`, and with other optimisers, it is 0.
     optimizer : {"sgd", "adam", "adamw"} or class of torch.optim, default="sgd"
         Which optimiser of `torch.optim`. The kernel knows the three; other classes are used in
@@ -170,8 +173,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Where to train: "cpu", "cuda", "cuda:0", "mps", or "auto" for an accelerator if there is
         one. A tensor that lies there is not copied.
     verbose : int, default=0
-        0 prints nothing; 1 prints a table of about ten epochs; 2 shows a progress bar with the
-        current loss, on a terminal or in a notebook.
+        0 prints nothing; 1 prints columns of `history_` for about ten epochs, and which epoch
+        `early_stopping` keeps; 2 shows a progress bar with the current loss, on a terminal or in a
+        notebook. In threads and worker processes, as in a search with `n_jobs`, each line of 1
+        begins with the number of its fit, and the first one says what is fitted.
 
     Attributes
     ----------
@@ -258,11 +263,6 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     >>> clf.predict([[0.0, 0.1], [0.9, 0.9]])
     array([1, 0])
     """
-
-    _doc_link_module = "skdisk"
-    _doc_link_template = (
-        "https://skdisk.readthedocs.io/en/stable/api/{estimator_module}.{estimator_name}.html"
-    )
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's own form
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -546,7 +546,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If the data are not as described.
         """
-        return super().score(X, labels_as_array(y), sample_weight)
+        return compute_accuracy(y, self.predict(X), sample_weight)
 
     @leave_as_found
     def save(self, path):
@@ -683,20 +683,31 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _predict(self, X, form):
         """Check rows, and compute log-probabilities or probabilities."""
         check_is_fitted(self)
-        rows = check_few_rows(self, X)
-        if rows is None:
-            rows = self._check_rows(X)
+        rows = check_rows_to_predict(self, X)
         return compute_proba(self.module_, as_rows(rows), form)
-
-    @leave_as_found
-    def _check_rows(self, X):
-        return check_rows(self, X, reset=False)
 
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+    def _sk_visual_block_(self):
+        """Show, in scikit-learn's diagram, layers, epochs and last loss of a fitted classifier."""
+        caption = ""
+        if hasattr(self, "_state"):
+            layers, last = "-".join(map(str, self.module_.layer_sizes)), self._state.history[-1:]
+            losses = [
+                f"{n} {row[n]:.4g}"
+                for row in last
+                for n in ("train_loss", "valid_loss")
+                if n in row
+            ]
+            caption = ", ".join([f"layers {layers}", f"{self.n_iter_} epochs", *losses])
+        name = type(self).__name__
+        return VisualBlock(
+            "single", self, names=name, name_details=str(self), name_caption=caption
+        )
 
     def _read_history(self, name, *missing):
         """Read a column of the history; where an epoch lacks it, there is a NaN."""
@@ -757,7 +768,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         trained = copy.copy(self)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         given = {"X": X, "y": y, "metadata": metadata}
-        X, y = check_rows(trained, X, y, reset=not resume)
+        X = check_rows(trained, X, reset=not resume)
+        y = check_labels(y, X)
         sample_weight = check_sample_weight(sample_weight, X)
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
@@ -806,7 +818,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         X, y, sample_weight = leave_out_weightless(X, y, sample_weight, class_weights)
         if validation is not None:
-            X_val, y_val = check_rows(self, *validation, reset=False)
+            X_val, y_val = validation
+            X_val = check_rows(self, X_val, reset=False, name="X_val")
+            y_val = check_labels(y_val, X_val, name="y_val")
             y_val = encode_labels(y_val, self.classes_, name="y_val")
             validation = weigh(*leave_out_weightless(X_val, y_val, None, class_weights))
         elif self.early_stopping and whole_fit:
@@ -896,24 +910,27 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if isinstance(self.lr_schedule, LRScheduler) and whole_fit:
             # A copy: a schedule in use holds the optimiser, and a fit must change no parameter.
             callbacks.append(copy.deepcopy(self.lr_schedule))
+        keeps_best = self.early_stopping and whole_fit
         if self.verbose == 1:
-            callbacks.append(PrintTenLines(n_epochs))
+            title = " ".join(repr(self).split())
+            callbacks.append(PrintTenLines(n_epochs, title, keeps_best))
         elif self.verbose:
-            callbacks.append(ShowProgress(n_epochs))
+            callbacks.append(ShowProgress(n_epochs, keeps_best))
         return callbacks
 
     def _compute_learning_rates(self, settings, n_epochs, whole_fit):
         """Compute the learning rate of each epoch; None where it is constant or a callback's."""
-        if not whole_fit or any(map(_is_lr_scheduler, settings.callbacks)):
+        is_scheduled = any(map(_is_lr_scheduler, settings.callbacks))
+        if not whole_fit or is_scheduled or self.lr_schedule == "constant":
             return None
-        lr = settings.optimizer_arguments["lr"]
-        return compute_learning_rates(self.lr_schedule, lr, n_epochs)
+        return LearningRates(self.lr_schedule, settings.optimizer_arguments["lr"], n_epochs)
 
     def _make_settings(self, seed, n_epochs, n_rows):
         """Make the settings of a training: of a whole fit on so many rows, or of one call."""
         optimizer, arguments = self._resolve_optimizer(n_rows)
         sizes = self.n_features_in_, self.hidden_layer_sizes, len(self.classes_)
-        check_memory("hidden_layer_sizes", BYTES_PER_WEIGHT * count_weights(*sizes))
+        n_bytes = BYTES_PER_WEIGHT * count_weights(*sizes)
+        check_memory("hidden_layer_sizes", self.hidden_layer_sizes, n_bytes)
         return Settings(
             n_features=self.n_features_in_,
             n_classes=len(self.classes_),

@@ -12,6 +12,9 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
+# The line below an estimator's name in scikit-learn's diagram is an argument of this class alone.
+from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
+
 # A search takes the rows of a split with this, out of arrays, frames and lists.
 from sklearn.utils.metaestimators import _safe_split as safe_split
 
@@ -21,6 +24,7 @@ from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 __all__ = [
     "Interval",
     "StrOptions",
+    "VisualBlock",
     "check_sample_weight",
     "safe_split",
     "validate_parameter_constraints",

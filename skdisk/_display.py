@@ -1,7 +1,6 @@
-"""`LossCurveDisplay`: the losses of one or several fits in one picture.
+"""`LossCurveDisplay` reads the losses of fits and draws them; it trains nothing.
 
-It reads fitted classifiers and draws; it trains and computes nothing. matplotlib, an optional
-package, is imported when it draws.
+matplotlib, an optional package, is imported when it draws.
 """
 
 import textwrap
@@ -17,16 +16,7 @@ from ._classifier import MLPDiskClassifier
 LONGEST_NAME = 50
 # What the legend says of the lines.
 STYLES = {"training": "-", "validation": "--", "best epoch": "o"}
-
-
-def _import_pyplot():
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            "LossCurveDisplay needs matplotlib to draw: pip install 'skdisk[plot]'"
-        ) from error
-    return plt
+OUTSIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 
 
 def _find_classifier(estimator):
@@ -38,9 +28,9 @@ def _find_classifier(estimator):
         elif hasattr(found, "best_estimator_"):
             found = found.best_estimator_
         elif isinstance(found, (GridSearchCV, RandomizedSearchCV)):
+            search = type(found).__name__
             raise NotFittedError(
-                f"This {type(found).__name__} has no best_estimator_. Call 'fit' first, with "
-                "refit=True."
+                f"This {search} has no best_estimator_. Call 'fit' first, with refit=True."
             )
         else:
             raise TypeError(
@@ -61,24 +51,17 @@ def _write_value(value):
 
 def _name_differences(classifiers):
     """Name classifiers by what differs in their parameters; number them if that is not enough."""
-    params = [
-        {name: _write_value(value) for name, value in clf.get_params(deep=False).items()}
-        for clf in classifiers
-    ]
+    params = [clf.get_params(deep=False) for clf in classifiers]
+    written = {name: [_write_value(own[name]) for own in params] for name in params[0]}
+    # Those are lists of objects that are written with their addresses.
+    del written["callbacks"]
     different = [
-        name
-        for name in params[0]
-        # Lists of objects that are written with their addresses.
-        if name != "callbacks" and len({own[name] for own in params}) > 1
+        [f"{name}={value}" for value in values]
+        for name, values in written.items()
+        if len(set(values)) > 1
     ]
-    names = [
-        textwrap.shorten(
-            ", ".join(f"{name}={own[name]}" for name in different),
-            LONGEST_NAME,
-            placeholder=" ...",
-        )
-        for own in params
-    ]
+    texts = [", ".join(parts) for parts in zip(*different, strict=True)] or [""] * len(params)
+    names = [textwrap.shorten(text, LONGEST_NAME, placeholder=" ...") for text in texts]
     if len(set(names)) < len(names):
         names = [", ".join(filter(None, (f"fit {i}", name))) for i, name in enumerate(names, 1)]
     return names
@@ -165,12 +148,10 @@ class LossCurveDisplay:
 
         Raises
         ------
-        NotFittedError
-            If an estimator has not been fitted, or a search was not refitted.
-        TypeError
-            If an estimator is not as described.
+        NotFittedError, TypeError
+            If an estimator has not been fitted, or is not as described.
         ValueError
-            If the list is empty, or another length than `name` or `curve_kwargs`.
+            If the list is empty, or of another length than `name` or `curve_kwargs`.
         ImportError
             If matplotlib is not installed.
         """
@@ -214,14 +195,18 @@ class LossCurveDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        plt = _import_pyplot()
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError(
+                "LossCurveDisplay needs matplotlib to draw: pip install 'skdisk[plot]'"
+            ) from error
         curves = list(self._iterate_curves(curve_kwargs, plt))
-        place = {}
+        place, size = {}, None
         if ax is None and len(curves) > 1:
-            _, ax = plt.subplots(figsize=(9, max(4.8, len(curves) / 4)), layout="constrained")
-            place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-        elif ax is None:
-            _, ax = plt.subplots(layout="constrained")
+            place, size = OUTSIDE, (9, max(4.8, len(curves) / 4))
+        if ax is None:
+            _, ax = plt.subplots(figsize=size, layout="constrained")
         self.ax_, self.figure_ = ax, ax.figure
         self.lines_, self.markers_ = [], []
         for curve in curves:

@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from ._classifier import MLPDiskClassifier
 from ._compat import Interval, validate_parameter_constraints
 from ._from_search import choose, list_candidates
-from ._inputs.lent import Lent
-from ._inputs.numbers import check_memory, check_numbers
+from ._inputs.arrays import compute_accuracy
+from ._inputs.parameters import Lent, check_memory, check_numbers
 from ._network.prediction import average, compute_log_odds
 
 # At least: a fitted classifier, of whatever size its network is.
@@ -183,13 +183,9 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
         caller = type(self).__name__
         params = check_numbers(caller, self.get_params(deep=False))
         validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
-        check_memory("n_members", BYTES_PER_MEMBER * int(self.n_members))
-        lent = Lent(self.random_state)
-        try:
+        check_memory("n_members", self.n_members, BYTES_PER_MEMBER * int(self.n_members))
+        with Lent(self.random_state):
             return self._fit(X, y, sample_weight)
-        except BaseException:
-            lent.put_back()
-            raise
 
     def _fit(self, X, y, sample_weight):
         # check_random_state(None) would be NumPy's global generator, not ours to change.
@@ -278,6 +274,25 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
             As `MLPDiskClassifier.decision_function`.
         """
         return compute_log_odds(self.predict_log_proba(X))
+
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy on data.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+        y : array-like of shape (n_samples,)
+            Their labels, in any form that `fit` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts. None stands for 1.
+
+        Returns
+        -------
+        score : float
+            The share of rows whose label is predicted.
+        """
+        return compute_accuracy(y, self.predict(X), sample_weight)
 
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""

@@ -20,13 +20,7 @@ from torch import nn
 
 from skdisk import _kernel as kernel
 from skdisk._kernel import Data, Network, Settings
-from skdisk._network.noise import (
-    draw_row_keys,
-    make_batch_seeds,
-    make_mask,
-    make_threshold,
-    make_unit_keys,
-)
+from skdisk._network.noise import draw_bits, draw_mask, draw_unit_bits, make_batch_seeds
 from skdisk._network.prediction import log_softmax
 
 if not kernel.get_instruction_sets():
@@ -88,15 +82,9 @@ def make_module(network, parameters, dtype):
 
 def draw_masks(network, how, keys, seed, dtype):
     """Draw the masks of a batch of rows by the functions of the module."""
-    row_bits = draw_row_keys(torch.from_numpy(keys), seed)[:, None]
-    for p, unit_bits in zip(how.dropout, make_unit_keys(network.layer_sizes[1:-1]), strict=True):
-        bits, shifted = torch.empty(2, len(keys), len(unit_bits), dtype=torch.int32)
-        mask = torch.empty(len(keys), len(unit_bits))
-        for operation in make_mask(
-            row_bits, unit_bits, torch.tensor(make_threshold(p)), 1 / (1 - p), bits, shifted, mask
-        ):
-            operation()
-        yield mask.to(dtype) if p else 1.0
+    row_bits = draw_bits(torch.from_numpy(keys), seed)
+    for p, unit_bits in zip(how.dropout, draw_unit_bits(network.layer_sizes[1:-1]), strict=True):
+        yield draw_mask(row_bits, unit_bits, p, dtype)
 
 
 def make_optimizer(how, parameters):
@@ -909,3 +897,19 @@ def test_an_environment_variable_chooses_the_instruction_set(monkeypatch):
     monkeypatch.setenv("SKDISK_INSTRUCTION_SET", "mmx")
     with pytest.raises(ValueError, match=r"must be one of \['none', 'base'.* Got 'mmx'"):
         kernel.choose_instruction_set()
+
+
+def test_where_the_kernel_was_not_compiled_every_function_says_so(monkeypatch):
+    monkeypatch.setattr(kernel.trainer, "_compiled", None)
+    network, X = Network((1, 2)), np.zeros((1, 1), dtype=np.float32)
+    parameters, data = np.zeros(4, dtype=np.float32), Data(X, np.zeros(1, dtype=np.int64))
+    state, rates = kernel.State(parameters), np.ones(1)
+    assert kernel.get_instruction_sets() == []
+    for call in (
+        lambda: kernel.train(network, Settings(), state, data, make_orders(1, 1), rates),
+        lambda: kernel.evaluate(network, parameters, data),
+        lambda: kernel.predict(network, parameters, X),
+        lambda: kernel.compute_outputs(network, parameters, X),
+    ):
+        with pytest.raises(RuntimeError, match=r"no kernel: skdisk was .* could not be compiled"):
+            call()

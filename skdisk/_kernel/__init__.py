@@ -2,11 +2,9 @@
 
 from .trainer import (
     Data,
-    Evaluation,
     Network,
     Settings,
     State,
-    Training,
     choose_instruction_set,
     compute_outputs,
     evaluate,
@@ -19,11 +17,9 @@ from .trainer import (
 
 __all__ = [
     "Data",
-    "Evaluation",
     "Network",
     "Settings",
     "State",
-    "Training",
     "choose_instruction_set",
     "compute_outputs",
     "evaluate",

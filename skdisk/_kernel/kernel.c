@@ -87,7 +87,7 @@ static int64_t mix(int64_t key) {
     return (int64_t)(k ^ (uint64_t)((int64_t)k >> 31));
 }
 
-/* Draw the 32 bits of a row or a unit, `draw_row_keys` there. */
+/* Draw the 32 bits of a row or a unit, `draw_bits` there. */
 static int32_t draw_bits(int64_t key, int64_t seed) {
     return (int32_t)(mix((int64_t)((uint64_t)key + (uint64_t)seed)) >> 32);
 }
@@ -1014,7 +1014,7 @@ static void compute_scores(Shape shape, const Layer *layer, const float *W, cons
                 A_below + panel * n_inputs * PANEL, layer->A + (panel * n_units + unit) * PANEL);
 }
 
-/* M_l of some rows and a unit, `make_mask` of the Python package's module `noise` */
+/* M_l of some rows and a unit, `draw_mask` of the Python package's module `noise` */
 INLINE Floats draw_mask(const Layer *layer, const int32_t *row_bits, int32_t unit_bits) {
     Words bits = (Words)load((const float *)row_bits) ^ (uint32_t)unit_bits;
     bits *= 0x7FEB352Du;

@@ -14,6 +14,7 @@ from skorch.callbacks import BatchScoring, EpochScoring, LRScheduler
 
 from .. import _kernel
 from .._network.mlp import get_parameters, has_hooks
+from .._network.prediction import FEW_ROWS
 from .batches import TensorBatches
 from .net import find_watchers
 
@@ -97,7 +98,9 @@ def _find_device(case):
 def _find_module(case):
     parameters = get_parameters(case.module)
     if parameters is None:
-        return "the module is not the plain MLP that the parameters describe"
+        return (
+            "the module is not the plain MLP that the parameters describe: its layers were changed"
+        )
     hooked = (p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
     if has_hooks(case.module) or any(hooked):
         return "the module has hooks"
@@ -111,7 +114,7 @@ def _find_criterion(case):
         return None
     criterion = case.net.criterion_
     if type(criterion) is not torch.nn.NLLLoss:
-        return f"the criterion is {type(criterion).__name__}, not NLLLoss"
+        return f"the criterion is {type(criterion).__name__}, not torch's own NLLLoss"
     if criterion.weight is not None or criterion.reduction != "mean":
         return "the criterion has weights or a reduction other than the mean"
     return None
@@ -119,15 +122,15 @@ def _find_criterion(case):
 
 def _find_optimizer(case):
     if case.optimizer not in OPTIMIZERS:
-        return f"the optimizer is {case.optimizer.__name__}, not SGD, Adam or AdamW"
+        return f"the optimizer is {case.optimizer.__name__}, not torch's own SGD, Adam or AdamW"
     group, *others = case.groups
     if others:
-        return "the optimizer has parameter groups"
+        return "the optimizer has more than one group of parameters"
     options = [name for name in UNKNOWN_OPTIONS if group.get(name)]
     if case.optimizer is torch.optim.Adam and group.get("decoupled_weight_decay"):
         options.append("decoupled_weight_decay")
     if options:
-        return f"the optimizer has the option {options[0]}"
+        return f"the optimizer has the option {options[0]}, which the kernel does not know"
     if case.net is not None:
         made = case.net.optimizer_
         if made._optimizer_step_pre_hooks or made._optimizer_step_post_hooks:
@@ -146,9 +149,12 @@ def _find_callbacks(case):
 
 def _find_batches(case):
     if not isinstance(case.batches, TensorBatches):
-        return "the batches are not skdisk's TensorBatches"
+        return "the net makes batches of its own, not skdisk's TensorBatches"
     if case.batches.is_precise:
-        return "all rows are one small batch, whose gradients are computed in float64"
+        return (
+            f"all rows fit into one batch, and one of at most {FEW_ROWS} rows is computed in "
+            "float64, but by the kernel in float32; a smaller batch_size makes several"
+        )
     return None
 
 
