@@ -13,7 +13,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import safe_split
-from ._inputs.labels import labels_as_array
+from ._inputs.arrays import check_labels
 
 # As in scikit-learn's log loss: a label that a network holds for impossible costs 36 nats.
 EPSILON = np.finfo(np.float64).eps
@@ -50,7 +50,7 @@ def list_candidates(search, n_candidates):
 
 def choose(candidates, cv, X, y, groups, n_members, n_jobs):
     """Choose among unfitted candidates; return positions, best first, with repetitions."""
-    y = labels_as_array(y)
+    y = check_labels(y, X)
     splits = [*check_cv(cv, y, classifier=True).split(X, y, groups)]
     if not splits:
         raise ValueError(
@@ -78,4 +78,4 @@ def _predict_labels(candidate, X, y, train, test):
     fitted = clone(candidate).fit(*safe_split(candidate, X, y, train))
     X, y = safe_split(candidate, X, y, test)
     # A class of which no row is among those to train on has no column.
-    return (fitted.predict_proba(X) * (y.reshape(-1, 1) == fitted.classes_)).sum(axis=1)
+    return (fitted.predict_proba(X) * (y[:, np.newaxis] == fitted.classes_)).sum(axis=1)
