@@ -1,7 +1,7 @@
-"""The private names of scikit-learn that skdisk uses, each with its reason.
+"""What differs between versions of scikit-learn, and its private names, each with its reason.
 
-No other file imports a private name of scikit-learn or skorch, so that a new release of either is
-answered here.
+No other file imports a private name of scikit-learn or skorch, or asks for a version, so that a
+new release of either is answered here.
 """
 
 # scikit-learn's own estimators state the values that they accept as a table. Its checker has no
@@ -21,11 +21,25 @@ from sklearn.utils.metaestimators import _safe_split as safe_split
 # Weights of rows have many forms, and errors that users know; the checker has no public name.
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ModuleNotFoundError:
+    # scikit-learn 1.8 has no callbacks: without `set_callbacks`, no estimator has one to tell.
+    class CallbackSupportMixin:
+        """Add nothing."""
+
+    def with_callbacks(method):
+        """Leave a method as it is."""
+        return method
+
+
 __all__ = [
+    "CallbackSupportMixin",
     "Interval",
     "StrOptions",
     "VisualBlock",
     "check_sample_weight",
     "safe_split",
     "validate_parameter_constraints",
+    "with_callbacks",
 ]

@@ -8,17 +8,16 @@ from numbers import Integral
 
 import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._classifier import MLPDiskClassifier
+from ._classifier import MLPDiskClassifier, ProbabilisticClassifier
 from ._compat import Interval, validate_parameter_constraints
 from ._from_search import choose, list_candidates
-from ._inputs.arrays import compute_accuracy
 from ._inputs.parameters import Lent, check_memory, check_numbers
-from ._network.prediction import average, compute_log_odds
+from ._network.prediction import average
 
 # At least: a fitted classifier, of whatever size its network is.
 BYTES_PER_MEMBER = 10_000
@@ -45,7 +44,7 @@ def _fit_member(member, X, y, sample_weight):
     return member.fit(X, y, **weights)
 
 
-class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
+class MLPDiskEnsemble(ProbabilisticClassifier):
     """Classifiers that differ in their random state, or more; their mean probabilities decide.
 
     Parameters
@@ -208,94 +207,11 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
         self.estimators_ = members
         return self
 
-    def predict(self, X):
-        """Predict the label of each row.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        y_pred : ndarray of shape (n_samples,)
-            The most probable label of each row, of the dtype of `classes_`.
-        """
-        positions = self.predict_log_proba(X).argmax(axis=1)
-        return self.classes_[positions]
-
-    def predict_proba(self, X):
-        """Average the members' probabilities of each class.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        proba : ndarray of shape (n_samples, n_classes), dtype=float64
-            Probabilities, the columns in the order of `classes_`; each row sums to 1.
-        """
-        log_proba = self.predict_log_proba(X)
+    def _predict(self, X, form):
+        """Average the members' probabilities."""
+        check_is_fitted(self)
+        log_proba = average([member.predict_log_proba(X) for member in self.estimators_])
+        if form == "log_proba":
+            return log_proba
         with np.errstate(under="ignore"):
             return np.exp(log_proba, out=log_proba)
-
-    def predict_log_proba(self, X):
-        """Compute the logarithms of the average probabilities.
-
-        They are finite where `predict_proba` rounds to 0, and have their digits where that rounds
-        to 1.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
-            Log-probabilities, the columns in the order of `classes_`.
-        """
-        check_is_fitted(self)
-        return average([member.predict_log_proba(X) for member in self.estimators_])
-
-    def decision_function(self, X):
-        """Compute the log-odds of the average probabilities.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
-            As `MLPDiskClassifier.decision_function`.
-        """
-        return compute_log_odds(self.predict_log_proba(X))
-
-    def score(self, X, y, sample_weight=None):
-        """Compute the accuracy on data.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-        y : array-like of shape (n_samples,)
-            Their labels, in any form that `fit` takes.
-        sample_weight : array-like of shape (n_samples,), default=None
-            How much each row counts. None stands for 1.
-
-        Returns
-        -------
-        score : float
-            The share of rows whose label is predicted.
-        """
-        return compute_accuracy(y, self.predict(X), sample_weight)
-
-    def __sklearn_tags__(self):
-        """Say that sparse rows are taken."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags

@@ -44,9 +44,9 @@ from ._inputs.file_format import (
     replace_file,
 )
 from ._inputs.optimizer_checks import check_groups, check_optimizer_state
+from ._network.mlp import as_probabilities
 from ._training.loop import Ending, Result
-from ._training.net import Settings, begin, make_net
-from ._training.state import Note, note, set_back
+from ._training.state import Note, Settings, begin, make_net, note, set_back
 
 ALTERNATIVE = (
     "Or keep the estimator with joblib.dump, whose files are to be loaded only if trusted."
@@ -283,13 +283,7 @@ def _rebuild(cls, description):
     check_groups(net.optimizer_, state["groups"])
     check_optimizer_state(net.optimizer_, state["groups"], state["optimizer"])
     net.history.extend({**row, "batches": []} for row in history)
-    lowest = {
-        name: min(row[name] for row in history if name in row)
-        for name in ("train_loss", "valid_loss")
-        if any(name in row for row in history)
-    }
-    nothing = {"memory": {}, "n_steps": 0, "n_epochs": len(history), "lowest": lowest}
-    set_back(estimator._state, Note(**state, **nothing))
+    set_back(estimator._state, Note(arrays=None, **state, n_epochs=len(history)))
     diverged = results["diverged_"]
     estimator._result = Result(
         results["first_epoch_"],
@@ -313,7 +307,7 @@ def _make_settings(settings, n_features, n_classes, hidden, device):
         n_classes=n_classes,
         hidden_layer_sizes=hidden,
         activation=settings["module__activation"],
-        dropout=settings["module__dropout"],
+        dropout=as_probabilities(settings["module__dropout"], len(hidden)),
         optimizer=settings.get("optimizer", torch.optim.SGD),
         optimizer_arguments={**arguments, "lr": settings["lr"]},
         device=str(device),

@@ -10,7 +10,9 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import sklearn
 import torch
+from packaging.version import Version
 from scipy import sparse
 from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.exceptions import DataConversionWarning
@@ -140,6 +142,8 @@ def test_bools_are_numbers(make_clf):
 @pytest.mark.parametrize("name", ["DataFrame", "nullable Int64", "Arrow-backed", "polars"])
 def test_column_names_are_kept_and_checked(make_clf, name):
     frame = CONTAINERS[name](X)
+    if name == "polars" and Version(sklearn.__version__) < Version("1.9"):
+        pytest.skip("scikit-learn 1.8 asks for names in a way that polars 2 does not know")
     clf = make_clf().fit(frame, Y)
     assert clf.feature_names_in_.tolist() == NAMES
     with pytest.raises(ValueError, match="must be in the same order"):

@@ -1023,14 +1023,19 @@ INLINE Floats draw_mask(const Layer *layer, const int32_t *row_bits, int32_t uni
     return choose((Ints)bits >= layer->threshold, fill(layer->scale), fill(0));
 }
 
-/* A_l = f(Z_l) * M_l and S_l = f'(Z_l) * M_l */
+/* Note in which rows a number is not finite: x - x is NaN there, else 0, and so are its bits. */
+INLINE void note_overflow(Floats x, Ints *noted) { *noted |= (Ints)(x - x); }
+
+/* A_l = f(Z_l) * M_l and S_l = f'(Z_l) * M_l; of one panel, rows that overflow can be noted. */
 INLINE void activate_layer_by(Activation f, Shape shape, const Layer *layer,
-                              const int32_t *row_bits) {
+                              const int32_t *row_bits, Ints *noted) {
     for (int64_t panel = 0; panel < shape.n_panels; panel++)
-        for (int64_t unit = 0; unit < layer->n_units; unit++)
-            for (int v = 0; v < width_of(shape, panel); v++) {
+        for (int v = 0; v < width_of(shape, panel); v++) {
+            Ints overflown = {0};
+            for (int64_t unit = 0; unit < layer->n_units; unit++) {
                 int64_t at = (panel * layer->n_units + unit) * PANEL + v * LANES;
-                Floats slope, a = activate(f, load(layer->A + at), &slope);
+                Floats slope, z = load(layer->A + at), a = activate(f, z, &slope);
+                if (noted) note_overflow(z, &overflown);
                 if (layer->unit_bits) {
                     Floats mask = draw_mask(layer, row_bits + panel * PANEL + v * LANES,
                                             layer->unit_bits[unit]);
@@ -1039,12 +1044,14 @@ INLINE void activate_layer_by(Activation f, Shape shape, const Layer *layer,
                 store(layer->A + at, a);
                 if (layer->S) store(layer->S + at, slope);
             }
+            if (noted) noted[v] |= overflown;
+        }
 }
 
-static void activate_layer(Activation f, Shape shape, const Layer *layer,
-                           const int32_t *row_bits) {
+static void activate_layer(Activation f, Shape shape, const Layer *layer, const int32_t *row_bits,
+                           Ints *noted) {
 #define CASE(which) \
-    case which: activate_layer_by(which, shape, layer, row_bits); break;
+    case which: activate_layer_by(which, shape, layer, row_bits, noted); break;
     switch (f) {
         CASE(RELU)
         CASE(TANH)
@@ -1060,7 +1067,7 @@ static void go_forward(const Training *t, Shape shape) {
         const Layer *layer = t->layers + l;
         compute_scores(shape, layer, t->W, t->layers[l - 1].A);
         if (l == L) return;
-        activate_layer(t->network->activation, shape, layer, t->row_bits);
+        activate_layer(t->network->activation, shape, layer, t->row_bits, NULL);
         transpose(shape, t->room, layer->A, layer->n_units, layer->AT);
     }
 }
@@ -1313,15 +1320,6 @@ INLINE Doubles logarithm_doubles(Doubles x) {
     return fused_doubles(n, fill_doubles(0.69314718055994531), log_m) + (x - x);
 }
 
-/* Add to each row of a panel NaN where a number of Z is not finite, else 0. */
-static void note_overflow(int width, const float *Z, int64_t n_units, Floats *noted) {
-    for (int64_t unit = 0; unit < n_units; unit++)
-        for (int v = 0; v < width; v++) {
-            Floats z = load(Z + unit * PANEL + v * LANES);
-            noted[v] += z - z;
-        }
-}
-
 /* A_l, of a panel, from its parameters; A_0 is in p->A[0]. Returns where A_l is.
 
    A sum that is too large for float32 on its way can come out with the wrong sign, which f would
@@ -1329,7 +1327,8 @@ static void note_overflow(int width, const float *Z, int64_t n_units, Floats *no
 static const float *predict_layers(const Prediction *p, int width, int64_t last) {
     const float *W = p->parameters;
     const int64_t *sizes = p->network->sizes;
-    Floats noted[PANEL / LANES] = {{0}};
+    Ints noted[2] = {{0}};
+    Shape shape = make_shape(width * LANES);
     for (int64_t l = 1; l <= last; l++) {
         int64_t n_inputs = sizes[l - 1], n_units = sizes[l];
         Layer layer = {.n_inputs = n_inputs,
@@ -1337,18 +1336,20 @@ static const float *predict_layers(const Prediction *p, int width, int64_t last)
                        .row = n_inputs,
                        .at_bias = n_units * n_inputs,
                        .A = p->A[l % 2]};
-        Shape shape = make_shape(width * LANES);
         compute_scores(shape, &layer, W, p->A[(l - 1) % 2]);
-        note_overflow(width, layer.A, n_units, noted);
-        if (l < p->network->n_layers) activate_layer(p->network->activation, shape, &layer, NULL);
+        if (l < p->network->n_layers)
+            activate_layer(p->network->activation, shape, &layer, NULL, noted);
         W += n_units * (n_inputs + 1);
     }
     float *A = p->A[last % 2];
-    for (int64_t unit = 0; unit < sizes[last]; unit++)
-        for (int v = 0; v < width; v++) {
+    for (int v = 0; v < width; v++) {
+        for (int64_t unit = 0; unit < sizes[last]; unit++)
+            note_overflow(load(A + unit * PANEL + v * LANES), noted + v);
+        for (int64_t unit = 0; unit < sizes[last]; unit++) {
             float *at = A + unit * PANEL + v * LANES;
-            store(at, load(at) + noted[v]);
+            store(at, load(at) + (Floats)noted[v]);
         }
+    }
     return A;
 }
 

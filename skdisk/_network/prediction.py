@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .. import _kernel
-from .mlp import get_parameters, has_hooks
+from .mlp import MLP, get_parameters, has_hooks
 from .surroundings import leave_as_found
 
 # Rows per forward pass: the activations of a chunk stay in the cache. 1,000,000 rows of two
@@ -39,21 +39,32 @@ def compute_proba(module, X, form):
     """
     parameters = get_parameters(module)
     is_plain = parameters is not None and not has_hooks(module)
-    n_rows = count_rows_at_once(X.shape[1])
-    chunks = [slice(start, start + n_rows) for start in range(0, len(X), n_rows)]
     if is_plain and parameters[0].is_cpu and _kernel.explain_absence() is None:
-        return _compute_by_kernel(module, parameters, X, chunks, form)
+        return _compute_by_kernel(make_network(module), flatten(parameters), X, form)
     compute = _compute_in_float64 if is_plain else _compute_by_module
-    return np.concatenate([compute(module, X[rows], form) for rows in chunks])
+    return np.concatenate([compute(module, X[rows], form) for rows in _split(X)])
 
 
-def _compute_by_kernel(module, parameters, X, chunks, form):
+def compute_proba_of_arrays(network, flat, X, form):
+    """Do the same with flat parameters of a network, as the kernel trains them."""
+    if _kernel.explain_absence() is None:
+        return _compute_by_kernel(network, flat, X, form)
+    return compute_proba(make_module(network, flat), X, form)
+
+
+def _split(X):
+    """Split rows into chunks: slices of their positions."""
+    n_rows = count_rows_at_once(X.shape[1])
+    return [slice(start, start + n_rows) for start in range(0, len(X), n_rows)]
+
+
+def _compute_by_kernel(network, flat, X, form):
     """Compute by the kernel, chunks in threads.
 
     What comes out for a row does not depend on the other rows. Rows in which float32 overflows on
     the way come out as NaN, and are computed again in float64.
     """
-    network, flat = make_network(module), flatten(parameters)
+    chunks = _split(X)
     proba = np.empty((len(X), network.layer_sizes[-1]))
 
     def predict(rows):
@@ -61,6 +72,7 @@ def _compute_by_kernel(module, parameters, X, chunks, form):
         _kernel.predict(network, flat, chunk.numpy(), form=form, out=out)
         overflown = np.isnan(out[:, 0])
         if overflown.any():
+            module = make_module(network, flat)
             out[overflown] = _compute_in_float64(module, chunk[overflown], form)
 
     if len(chunks) == 1 or torch.get_num_threads() == 1:
@@ -169,3 +181,20 @@ def flatten(tensors):
 def make_network(module):
     """Describe a plain module for the kernel."""
     return _kernel.Network(module.layer_sizes, module.activation)
+
+
+def make_module(network, flat):
+    """Make the module, in evaluation mode, of a network that the kernel knows."""
+    n_features, *hidden, n_classes = network.layer_sizes
+    module = MLP(n_features, n_classes, hidden, network.activation, generator=torch.Generator())
+    unflatten(flat, module.parameters())
+    return module.eval()
+
+
+@torch.no_grad()
+def unflatten(flat, tensors):
+    """Copy a flat array into tensors, the other way round."""
+    start = 0
+    for t in tensors:
+        t.copy_(torch.from_numpy(flat[start : start + t.numel()]).view(t.shape))
+        start += t.numel()
