@@ -13,8 +13,6 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import onnx
-import onnxruntime
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -1172,30 +1170,3 @@ def test_a_plain_network_knows_nothing_of_skdisk(lesson):
     buffer = io.BytesIO()
     torch.save(network, buffer)
     assert b"skdisk" not in buffer.getvalue()
-
-
-# torch.export copies its own deprecated class.
-@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
-def test_a_plain_network_is_exported_to_onnx(make_clf, disk, path):
-    X, y = 5 + 3 * disk[0], np.array(["out", "in"])[disk[1]]
-    pipeline = make_pipeline(StandardScaler(), make_clf()).fit(X, y)
-    path = path.with_suffix(".onnx")
-    torch.onnx.export(
-        pipeline[-1].to_torch(),
-        (torch.zeros(2, 2),),
-        path,
-        input_names=["X"],
-        output_names=["proba"],
-        dynamic_shapes=({0: "n_rows"},),
-        dynamo=True,
-        verbose=False,
-    )
-    onnx.checker.check_model(path, full_check=True)
-    session = onnxruntime.InferenceSession(path)
-    for n_rows in (1, 7, 200):
-        scaled = pipeline[0].transform(X[:n_rows]).astype(np.float32)
-        [proba] = session.run(["proba"], {"X": scaled})
-        np.testing.assert_allclose(proba, pipeline.predict_proba(X[:n_rows]), atol=1e-6)
-        np.testing.assert_array_equal(
-            pipeline.classes_[proba.argmax(axis=1)], pipeline.predict(X[:n_rows])
-        )
