@@ -819,7 +819,7 @@ HOSTILE = {
     "class": (
         ["settings", "optimizer"],
         {"$optimizer": "Adam"},
-        "The .optimizer. parameter of the settings in the file must",
+        "is not an optimizer of torch.optim",
     ),
     "parameter of code": (
         ["params", "optimizer"],
@@ -888,7 +888,11 @@ WRONG_TENSORS = {
     "memory": ("state.optimizer.0.exp_avg", torch.zeros(16), "shape|size of tensor"),
     "large memory": ("state.optimizer.0.exp_avg", torch.zeros(8, 8, 2), "shape|size of tensor"),
     "no memory": ("state.optimizer.0.exp_avg_sq", torch.zeros(0, 2), "shape|size of tensor"),
-    "dtype of memory": ("state.optimizer.1.exp_avg", torch.zeros(8).half(), "the dtype float16"),
+    "dtype of memory": (
+        "state.optimizer.1.exp_avg",
+        torch.zeros(8).half(),
+        "the dtype torch.float16",
+    ),
     "steps": ("state.optimizer.0.step", torch.tensor(-1.0), "division by zero"),
     "NaN steps": ("state.optimizer.0.step", torch.tensor(torch.nan), "memory of Adam is nan"),
     "many steps": ("state.optimizer.0.step", torch.ones(2), "converted to Scalar|one element"),
@@ -965,7 +969,7 @@ WRONG_VALUES = {
     "names": (["feature_names_in_"], [1, 2], "not a list of strings"),
     "equal names": (["feature_names_in_"], ["a", "a"], "names of features are there twice"),
     "one name": (["feature_names_in_"], ["a"], "1 names are there for 2 features"),
-    "settings": (["settings"], {}, "the settings lack activation, .*seed"),
+    "settings": (["settings"], {"optimizer": "Adam"}, "the settings lack activation, .*seed"),
     "seed": (["settings", "seed"], -1, "The 'seed' parameter of the settings in the file must"),
     "lr": (["settings", "optimizer_arguments", "lr"], "auto", "not supported between"),
     "activation": (["settings", "activation"], "os", "The 'activation' parameter of the settings"),
