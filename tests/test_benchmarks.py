@@ -116,6 +116,13 @@ def test_every_contender_has_one_colour(monkeypatch):
     assert looks["skdisk"] == looks["skdisk, one thread"] != looks["skorch"]
 
 
+def test_the_quick_form_of_ensembles_writes_a_table(tmp_path):
+    run_quick("ensembles.py", tmp_path)
+    page = (tmp_path / "ensembles.md").read_text()
+    for method in ("the best", "seeds of the best", "the first ten", "from_search"):
+        assert f"| breast cancer | {method} | 0." in page
+
+
 @pytest.fixture
 def tables(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
