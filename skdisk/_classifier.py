@@ -64,7 +64,7 @@ from ._network.prediction import (
     make_module,
 )
 from ._network.surroundings import leave_as_found
-from ._persistence import load, save
+from ._persistence import from_plain, load, save, to_plain
 from ._training.batches import WeightedDataset, as_rows
 from ._training.callbacks import (
     HISTORY,
@@ -553,8 +553,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         goes on training the same, bit by bit. What no file can hold (callbacks, an LRScheduler, a
         RandomState, an optimiser that is not in torch.optim) is said in a UserWarning.
 
-        The file holds this estimator alone. Of a pipeline, keep the steps before it too: with
-        skops or joblib, `joblib.dump(pipeline[:-1], ...)`; or the whole pipeline with joblib.
+        The file holds this estimator alone, which cannot know whether it stands in a pipeline.
+        Without the steps before it, it predicts nonsense: keep a whole pipeline with skops or
+        joblib, as the page on files describes.
 
         Parameters
         ----------
@@ -692,19 +693,32 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
             )
         return compute_proba(state.net.module_, rows, form)
 
+    def __getstate__(self):
+        """Describe the estimator in arrays, numbers, text, lists and dicts where they can say it.
+
+        Pickle, copy.deepcopy, joblib and skops ask for it. What users have put in, such as
+        callbacks, is in it as it is.
+        """
+        return to_plain(super().__getstate__())
+
+    def __setstate__(self, state):
+        """Make the estimator of its description."""
+        super().__setstate__(from_plain(state))
+
+    def __copy__(self):
+        """Make an estimator that shares all that this one has."""
+        copied = type(self).__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
+
     def _sk_visual_block_(self):
         """Show, in scikit-learn's diagram, layers, epochs and last loss of a fitted classifier."""
         caption = ""
         if hasattr(self, "_state"):
-            layers, last = (
-                "-".join(map(str, self._settings.network.layer_sizes)),
-                self._state.history[-1:],
-            )
+            layers = "-".join(map(str, self._settings.network.layer_sizes))
+            names = ("train_loss", "valid_loss")
             losses = [
-                f"{n} {row[n]:.4g}"
-                for row in last
-                for n in ("train_loss", "valid_loss")
-                if n in row
+                f"{n} {row[n]:.4g}" for row in self._state.history[-1:] for n in names if n in row
             ]
             caption = ", ".join([f"layers {layers}", f"{self.n_iter_} epochs", *losses])
         name = type(self).__name__

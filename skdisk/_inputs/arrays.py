@@ -159,9 +159,7 @@ def find_classes(y):
     classes = np.unique(y)
     # Of no other labels has scikit-learn anything to say, and it takes its time.
     if classes.dtype.kind == "f" or 2 * len(classes) > len(y):
-        # Infinity is refused there, after it has been made an int.
-        with np.errstate(invalid="ignore"):
-            check_classification_targets(y)
+        check_classification_targets(y)
     return classes
 
 

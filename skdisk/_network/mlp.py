@@ -159,18 +159,18 @@ def get_parameters(module):
     """
     if type(module) is not MLP:
         return None
-    sizes = module.layer_sizes
+    layers, sizes = [*module.layers], module.layer_sizes
     kinds = [nn.Linear, ACTIVATIONS[module.activation]] * (len(sizes) - 1)
     kinds[-1] = nn.LogSoftmax
-    if type(module.layers) is not nn.Sequential or [*map(type, module.layers)] != kinds:
+    if type(module.layers) is not nn.Sequential or [*map(type, layers)] != kinds:
         return None
     # `module.parameters()` would give the same, and take four times as long.
-    parameters = [p for layer in module.layers for p in layer._parameters.values()]
+    parameters = [p for layer in layers for p in layer._parameters.values()]
     shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_out, n_in), (n_out,))]
     is_plain = (
-        # One that is shared by two layers is listed twice, one that was taken away is None.
-        len({id(p) for p in parameters}) == len(parameters)
-        and [getattr(p, "shape", None) for p in parameters] == shapes
+        # One that was taken away is None, one that two layers share is there twice.
+        [p is not None and p.shape for p in parameters] == shapes
+        and len({id(p) for p in parameters}) == len(parameters)
         and all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
     )
     return parameters if is_plain else None

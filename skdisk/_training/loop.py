@@ -26,7 +26,7 @@ from .._network.surroundings import limit_threads
 from .batches import TensorBatches, WeightedDataset, as_kernel_data
 from .eligibility import find_obstacle, read_settings
 from .net import check_monitors, find_watchers, record_losses
-from .state import Settings, copy_arrays, make_net, note, set_arrays, set_back
+from .state import Settings, make_net, note, read_arrays, set_back, write_arrays
 
 # The kernel runs so long at a time: Ctrl-C and other threads wait for it no longer.
 SECONDS_OF_A_PIECE = 0.05
@@ -366,7 +366,7 @@ class _Training:
         state, batches = self.state, self.batches
         settings, rate = read_settings(self.plan, state.net, batches)
         rates = [rate] * n_epochs if rates is None else rates
-        arrays = copy_arrays(state, settings.name_memory())
+        arrays = read_arrays(state, settings.name_memory())
         seeds = None
         if settings.dropout:
             numbers = range(first, first + n_epochs)
@@ -381,7 +381,7 @@ class _Training:
             # Only the finite epochs have drawn their orders.
             state.generator.set_state(self.noted.generator)
             batches.draw_orders(trained.n_epochs)
-        set_arrays(state, arrays)
+        write_arrays(state, arrays)
         return trained, rates
 
     def _average(self, losses):

@@ -80,8 +80,8 @@ class State:
         self.net = net
         self.arrays = self._generator = self._history = None
 
-    def set_arrays(self, arrays):
-        """Have flat arrays, and no net any more."""
+    def drop_net(self, arrays):
+        """Have flat arrays again, and no net any more."""
         self._generator, self._history, self.arrays = self.generator, self.history, arrays
         self.net = None
 
@@ -204,7 +204,7 @@ def _resume_optimizer(net, earlier):
     }
     if not any(isinstance(callback, LRScheduler) for _, callback in net.callbacks_):
         changed["lr"] = net.lr
-    _load_optimizer(net, note(earlier))
+    load_optimizer(own, list(net.module_.parameters()), note(earlier))
     for group in own.param_groups:
         group.update(changed)
         if "lr" in changed and "initial_lr" in group:
@@ -243,25 +243,25 @@ def note(state):
 def set_back(state, noted):
     """Set a state back to what was noted of it; may be done twice."""
     if noted.arrays is not None:
-        state.set_arrays(noted.arrays)
+        state.drop_net(noted.arrays)
     else:
         state.set_weights(noted.parameters)
-        _load_optimizer(state.net, noted)
+        load_optimizer(state.net.optimizer_, list(state.net.module_.parameters()), noted)
     state.generator.set_state(noted.generator)
     del state.history[noted.n_epochs :]
 
 
-def _load_optimizer(net, noted):
-    """Set what the optimiser of a net remembers; the notes may be of another device."""
-    for p, values in zip(net.module_.parameters(), noted.optimizer, strict=True):
-        net.optimizer_.state.pop(p, None)
+def load_optimizer(optimizer, parameters, noted):
+    """Set what an optimiser remembers; the notes may be of another device."""
+    for p, values in zip(parameters, noted.optimizer, strict=True):
+        optimizer.state.pop(p, None)
         if values is not None:
-            net.optimizer_.state[p] = {
+            optimizer.state[p] = {
                 # torch keeps the number of steps on the CPU.
                 name: value.to(p.device) if torch.is_tensor(value) and name != "step" else value
                 for name, value in _copy_values(values).items()
             }
-    for group, values in zip(net.optimizer_.param_groups, noted.groups, strict=True):
+    for group, values in zip(optimizer.param_groups, noted.groups, strict=True):
         group.update(values, params=group["params"])
 
 
@@ -273,7 +273,7 @@ def _copy_values(values):
     }
 
 
-def copy_arrays(state, names):
+def read_arrays(state, names):
     """Copy what the kernel works on; `names` is what the optimiser remembers, by torch's names."""
     if state.net is None:
         flat, memory, n_steps = (
@@ -296,7 +296,7 @@ def copy_arrays(state, names):
     return _kernel.State(flat, memory, n_steps)
 
 
-def set_arrays(state, arrays):
+def write_arrays(state, arrays):
     """Set what the kernel has changed."""
     if state.net is None:
         state.arrays = arrays
