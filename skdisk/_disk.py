@@ -181,7 +181,7 @@ def make_disk(
 
 def _draw(n_samples, radius, noise, flip_y, shuffle, random_state):
     # Of a pair, so many of each class.
-    n_samples = n_samples if isinstance(n_samples, int) else _check_pair(n_samples)
+    n_samples = int(n_samples) if isinstance(n_samples, int) else _check_pair(n_samples)
     n_points = n_samples if isinstance(n_samples, int) else sum(n_samples)
     check_memory("n_samples", BYTES_PER_POINT * n_points)
     radius = _HALF_AREA_RADIUS if radius is None else radius

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier
 from ._compat import Interval, validate_parameter_constraints
+from ._inputs.labels import labels_as_array
 from ._inputs.lent import Lent
 from ._inputs.numbers import check_memory, check_numbers
 from ._network.prediction import average, compute_log_odds
@@ -165,6 +166,10 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
             As `MLPDiskClassifier.decision_function`.
         """
         return compute_log_odds(self.predict_log_proba(X))
+
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy on data; the parameters are those of `MLPDiskClassifier.score`."""
+        return super().score(X, labels_as_array(y), sample_weight)
 
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""

@@ -148,7 +148,8 @@ def find_places(value):
 def change_value(rng, description):
     # Most places are in the history and in names of tensors, which are much alike.
     places = [place for place in find_places(description) if place[1] != "$tensor"]
-    of_rows = {id(row) for row in description.get("history") or []}
+    history = description.get("history")
+    of_rows = {id(row) for row in history} if isinstance(history, list) else set()
     others = [place for place in places if id(place[0]) not in of_rows]
     parent, key = rng.choice(places if rng.random() < 0.15 else others or places)
     kind = rng.random()

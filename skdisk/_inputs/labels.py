@@ -1,5 +1,7 @@
 """Labels: from what users have to the ints that the network is trained on."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -55,7 +57,7 @@ def labels_as_array(y, name="y"):
         if all(isinstance(label, str) for label in labels.flat):
             return labels.astype(object, copy=False)
         cells = labels.tolist()
-    elif isinstance(y, (list, tuple)):
+    elif isinstance(y, Sequence):
         # Of numbers and strings NumPy makes strings.
         cells = list(y)
     return _settle_dtype(labels, cells, name)
@@ -74,6 +76,9 @@ def _settle_dtype(labels, cells, name):
         is_same = dtype.kind in KINDS and (settled == labels).all()
     else:
         is_same = dtype.kind in KINDS and settled.ndim == 1 and settled.tolist() == cells
+    if not is_same and cells and all(isinstance(cell, str) for cell in cells):
+        # NumPy's own strings lose null characters at the end.
+        return np.array(cells, dtype=object)
     if not is_same:
         kinds = sorted({type(label).__name__ for label in cells or labels.flat})
         raise ValueError(

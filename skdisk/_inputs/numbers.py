@@ -61,12 +61,16 @@ def check_numbers(caller, parameters):
                 _check_item(f"{name}[{key!r}]", item, caller)
             checked[name] = value
         else:
+            for item in value if isinstance(value, (tuple, list)) else ():
+                _refuse_duration(f"The {name!r} parameter", item, caller)
             checked[name] = _check_number(f"The {name!r} parameter", value, caller)
     return checked
 
 
 def _check_item(name, value, caller):
-    """Check what is in a dict: a number, a sequence of numbers, or anything else."""
+    """Check what is in a dict: a number, a sequence of numbers, or anything else but arrays."""
+    if isinstance(value, np.ndarray):
+        raise ValueError(f"{name} of {caller} must be a number. Got {value!r}.")
     if isinstance(value, (tuple, list)):
         for i, item in enumerate(value):
             _check_item(f"{name}[{i}]", item, caller)
@@ -76,9 +80,13 @@ def _check_item(name, value, caller):
         raise ValueError(f"{name} of {caller} must be a finite real number. Got {value!r}.")
 
 
-def _check_number(name, value, caller):
+def _refuse_duration(name, value, caller):
     if isinstance(value, np.timedelta64):
         raise TypeError(f"{name} of {caller} must be a number. Got {value!r}.")
+
+
+def _check_number(name, value, caller):
+    _refuse_duration(name, value, caller)
     try:
         number = as_number(value)
     except OverflowError:

@@ -11,6 +11,7 @@ from numbers import Integral, Real
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from .noise import draw_row_keys, hash_rows, make_mask, make_threshold, make_unit_keys
 
@@ -26,6 +27,8 @@ ACTIVATIONS = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
+# Their options, which are torch's defaults, in words.
+OPTIONS = {name: make().extra_repr() for name, make in ACTIVATIONS.items()}
 
 
 def _is_sequence(value):
@@ -221,8 +224,10 @@ def get_parameters(module):
     sizes = module.layer_sizes
     n_hidden = len(sizes) - 2
     kinds = [nn.Linear, ACTIVATIONS[module.activation]] * n_hidden + [nn.Linear, nn.LogSoftmax]
+    layers = list(module.layers)
     is_plain = (
-        [*map(type, module.layers)] == kinds
+        [*map(type, layers)] == kinds
+        and all(layer.extra_repr() == OPTIONS[module.activation] for layer in layers[1:-1:2])
         and shapes[::2] == [*zip(sizes[1:], sizes, strict=False)]
         and shapes[1::2] == [(n,) for n in sizes[1:]]
         and all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
@@ -231,10 +236,11 @@ def get_parameters(module):
 
 
 def has_hooks(module):
-    """Tell whether somebody looks into the parts of a module."""
+    """Tell whether somebody looks into the parts of a module, or has given one a function."""
     # torch has no public way to ask for hooks.
-    return any(
-        part._forward_hooks
+    return _has_any_global_hook() or any(
+        "forward" in vars(part)
+        or part._forward_hooks
         or part._forward_pre_hooks
         or part._backward_hooks
         or part._backward_pre_hooks

@@ -193,15 +193,13 @@ class TensorBatches:
         return map(Batch, X, self.y[order].split(n), weights, seeds, precise)
 
 
-def as_kernel_data(batches, with_keys=False):
-    """Give the data of batches the form that the kernel takes.
+def as_kernel_data(batches):
+    """Give the data of batches the form that the kernel takes, without the keys of the rows.
 
     Parameters
     ----------
     batches : TensorBatches
         On the CPU.
-    with_keys : bool, default=False
-        Whether to add the keys of the rows, which dropout needs.
 
     Returns
     -------
@@ -215,5 +213,4 @@ def as_kernel_data(batches, with_keys=False):
         np.ascontiguousarray(X.numpy(), dtype=np.float32) if torch.is_tensor(X) else X.X,
         batches.y.numpy(),
         None if weights is None else weights.numpy().astype(np.float32),
-        batches.row_keys.numpy() if with_keys else None,
     )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from skorch.callbacks import BatchScoring, EpochScoring, LRScheduler
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .. import _kernel
 from .._network.mlp import get_parameters, has_hooks
@@ -100,7 +101,7 @@ def _find_module(case):
         return "the module is not the plain MLP that the parameters describe"
     hooked = (p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
     if has_hooks(case.module) or any(hooked):
-        return "the module has hooks"
+        return "the module has hooks or a function of its own"
     if not all(p.requires_grad for p in parameters):
         return "some parameters of the module are frozen"
     return None
@@ -129,9 +130,19 @@ def _find_optimizer(case):
     if options:
         return f"the optimizer has the option {options[0]}"
     if case.net is not None:
+        if {id(p) for p in group["params"]} != {id(p) for p in case.module.parameters()}:
+            return "the optimizer has other parameters than the module"
         made = case.net.optimizer_
-        if made._optimizer_step_pre_hooks or made._optimizer_step_post_hooks:
+        hooks = (made._optimizer_step_pre_hooks, made._optimizer_step_post_hooks)
+        if any(hooks) or _global_optimizer_pre_hooks or _global_optimizer_post_hooks:
             return "the optimizer has hooks"
+    return None
+
+
+def _find_methods(case):
+    for name in () if case.net is None else vars(case.net):
+        if callable(getattr(type(case.net), name, None)):
+            return f"the net has a method of its own, {name}"
     return None
 
 
@@ -163,6 +174,7 @@ CONDITIONS = (
     _find_kernel,
     _find_device,
     _find_module,
+    _find_methods,
     _find_criterion,
     _find_optimizer,
     _find_callbacks,
@@ -206,8 +218,9 @@ def read_settings(plan, state, batches):
     lr : float
         The learning rate as it is now.
     """
-    case, max_norm = Case(plan, state, batches), plan.settings.clip_grad_norm
+    case = Case(plan, state, batches)
     [group] = case.groups
+    max_norm = (plan.settings if case.net is None else case.net).clip_grad_norm
     settings = _kernel.Settings(
         batch_size=batches.batch_size,
         optimizer=OPTIMIZERS[case.optimizer],

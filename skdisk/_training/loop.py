@@ -191,7 +191,8 @@ class _Training:
             check_monitors(self.state.net, self.plan.validation is not None)
         if self._notify("on_train_begin", X=self.plan.train.X, y=self.plan.train.y):
             self.result.ending = Ending.STOPPED
-        # A callback may have changed anything.
+        # A callback may have changed anything, the size of the batches too.
+        self.batches = self._make_batches()
         self._look_for_obstacles()
         n_left = self.plan.n_epochs
         while n_left and self.result.ending is Ending.COMPLETE:
@@ -404,15 +405,16 @@ class _Training:
         settings, _ = read_settings(self.plan, state, batches)
         arrays = read_arrays(state, settings.name_memory())
         before = state.generator.get_state()
-        seeds = None
+        data, seeds = self._kernel_data, None
         if settings.dropout:
+            data = data._replace(row_keys=batches.row_keys.numpy())
             numbers = range(first, first + len(rates))
             seeds = [make_epoch_seed(self.plan.settings.seed, number) for number in numbers]
         trained = _kernel.train(
             make_network(state.module),
             settings,
             arrays,
-            self._kernel_data,
+            data,
             batches.draw_orders(len(rates)).numpy(),
             np.array(rates, dtype=np.float64),
             None if seeds is None else np.array(seeds, dtype=np.int64),
@@ -426,8 +428,7 @@ class _Training:
 
     @cached_property
     def _kernel_data(self):
-        has_dropout = any(self.state.module.dropout)
-        return as_kernel_data(self.batches, with_keys=has_dropout)
+        return as_kernel_data(self.batches)
 
     @cached_property
     def _validation_batches(self):
