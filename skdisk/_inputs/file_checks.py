@@ -235,6 +235,8 @@ def check_history(history, results):
         names = row if isinstance(row, dict) else []
         check_names(row, ["epoch", "train_loss"], names, "an epoch of the history")
         expect(all(isinstance(name, str) for name in row), "a name in the history is no string")
+        # pandas has no column of such strings. Half a character raises UnicodeEncodeError.
+        "".join(text for text in (*row, *row.values()) if isinstance(text, str)).encode()
         validate_parameter_constraints(HISTORY, row, "history in the file")
         expect(
             row["epoch"] == number, f"epoch {number} of the history has the number {row['epoch']}"

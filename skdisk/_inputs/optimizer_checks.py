@@ -17,6 +17,8 @@ from .file_format import check_names, expect
 MAX_HISTORY_SIZE = 2**20
 # Larger numbers are infinite in float32, which torch refuses in the middle of a step.
 LARGEST = float(np.finfo(np.float32).max)
+# Steps are counted in ints of 64 bits.
+LARGEST_COUNT = 2.0**62
 
 
 def check_optimizer(cls, arguments, device):
@@ -148,7 +150,7 @@ def _is_memory(value, model):
     if not is_like or value.shape != model.shape:
         return False
     # Numbers are counts and factors, with which torch divides.
-    return value.ndim > 0 or 0 <= value.item() <= LARGEST
+    return value.ndim > 0 or 0 <= value.item() <= LARGEST_COUNT
 
 
 def _check_lbfgs_options(group):
