@@ -5,7 +5,7 @@ JSON says; tensors and what is said of them. Whatever comes of it, `load` raises
 words that name the file, or the estimator predicts, can be saved and is the same again, and goes
 on training. No file of some kilobytes asks for much memory.
 
-`pytest tests/test_mutated_files.py --long` tries 100,000 files, which takes about half an hour on
+`pytest tests/test_mutated_files.py --long` tries 100,000 files, which takes about ten minutes of
 one core; the suite tries a few hundred.
 """
 

@@ -791,6 +791,7 @@ WRONG_VALUES = {
     "features": (["n_features_in_"], 2.0, "the layers have other sizes"),
     "names": (["feature_names_in_"], [1, 2], "not a list of strings"),
     "equal names": (["feature_names_in_"], ["a", "a"], "names of features are there twice"),
+    "half a character in the names": (["feature_names_in_"], ["a", "\udc80"], "surrogates"),
     "one name": (["feature_names_in_"], ["a"], "1 names are there for 2 features"),
     "settings": (["settings"], {}, "the settings lack seed"),
     "seed": (["settings", "seed"], -1, "The 'seed' parameter of network in the file must be"),
