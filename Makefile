@@ -3,10 +3,10 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets checks sanitize bench lint format clean
+.PHONY: help demo test test-sets test-oldest test-newest checks sanitize bench dist lint format clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 demo: .venv/installed ## Train the lesson's network, print its progress, draw disk.png
 	$(BIN)/python -m skdisk
@@ -27,6 +27,21 @@ test-sets: .venv/installed ## Run tests of training without the kernel and with 
 		echo "SKDISK_INSTRUCTION_SET=$$name"; \
 		SKDISK_INSTRUCTION_SET=$$name $(BIN)/python -m pytest -n 2 -q $(SETS_TESTS) || exit; \
 	done
+
+# In an environment of its own, with the versions that a command lists. PyTorch is gigabytes where
+# pip finds no CPU build of that version; TORCH names another: `make test-oldest TORCH=2.13.0`.
+define test_with
+	rm -rf build/$(1) && $(PYTHON) -m venv build/$(1)
+	$(2) $(if $(TORCH),| sed 's/^torch==.*/torch==$(TORCH)/') >build/$(1)/constraints.txt
+	build/$(1)/bin/pip install --quiet --constraint build/$(1)/constraints.txt --editable '.[dev]'
+	build/$(1)/bin/python -m pytest -n 2
+endef
+
+test-oldest: ## Run the tests with the lowest versions that pyproject.toml allows
+	$(call test_with,oldest,cat constraints-oldest.txt)
+
+test-newest: ## Run the tests with the newest versions that there are, PyTorch as pinned
+	$(call test_with,newest,grep '^torch==' constraints.txt)
 
 checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations (minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
@@ -57,6 +72,32 @@ sanitize: .venv/installed ## Run the kernel's tests under address, undefined and
 bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture in benchmarks/results
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/run.py
+
+# In an environment that has only the file and what it asks for, and away from the checkout. A
+# kernel must be there: fused=True refuses to train without one.
+TRIAL := from skdisk import MLPDiskClassifier, make_disk; X, y = make_disk(1000, random_state=0); \
+	clf = MLPDiskClassifier(fused=True, random_state=0).fit(X, y); print(clf.predict(X[:9]), y[:9])
+TRY := build/try/bin
+define try_installed
+	rm -rf build/try && $(PYTHON) -m venv build/try
+	$(TRY)/pip install --quiet --constraint constraints.txt $(1)
+	cd build && try/bin/python -m skdisk._kernel && try/bin/python -c "$(TRIAL)"
+endef
+QUICK_TESTS := $(addsuffix .py,$(addprefix tests/test_,disk fit installation layout))
+
+dist: .venv/installed ## Build wheel and sdist, check both, try both in clean environments
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dist]'
+	rm -rf dist build/unpacked && mkdir -p build/unpacked
+	$(BIN)/check-manifest
+	CFLAGS=-g0 $(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/abi3audit --strict dist/*.whl
+	$(call try_installed,dist/*.whl)
+	$(call try_installed,dist/*.tar.gz)
+	tar --extract --file dist/*.tar.gz --directory build/unpacked --strip-components 1
+	$(TRY)/pip install --quiet --constraint constraints.txt --editable 'build/unpacked[dev]'
+	cd build/unpacked && ../try/bin/python -m pytest -n 2 $(QUICK_TESTS)
 
 lint: .venv/installed ## Check style, docstrings and format
 	$(BIN)/ruff check .

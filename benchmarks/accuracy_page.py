@@ -4,6 +4,7 @@ A row is the scores of a classifier on a table, one for each split. Nothing is m
 """
 
 import numpy as np
+from bench_page import find_look
 from tables import FEW, MAX_ROWS, OWN
 
 BASE = "MLPClassifier, defaults"
@@ -182,33 +183,69 @@ def draw(rows, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    colors = {DEFAULTS: "#d9700a", ENSEMBLE: "#1f6fb4", BASE: "black"}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
-    grid = make_grid(select(rows, "defaults"), "accuracy")
-    names = sorted(grid[BASE], key=lambda name: grid[DEFAULTS][name] - grid[BASE][name])
-    for name, marker in ((DEFAULTS, "o"), (ENSEMBLE, "s")):
-        points = [grid[name][table] - grid[BASE][table] for table in names]
-        left.plot(points, names, marker, color=colors[name], label=name, markersize=5)
-    left.axvline(0, color="black", linewidth=1)
-    left.set_xlabel("points of accuracy above MLPClassifier() (right of the line is better)")
-    left.set_title("Cross-validated, table by table")
+    figure = plt.figure(figsize=(13, 6.5), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1)
+    grid = figure.add_gridspec(1, 4)
+    lines = draw_differences(figure.add_subplot(grid[:2]), select(rows, "defaults"))
     few = select(rows, "defaults, few rows")
-    n_rows = sorted({row["n_rows"] for row in few})
-    for key, style in (("own", "o-"), ("real", "s--")):
-        groups = group_by_n_rows(few, FEW[key])
-        means = [average(group, "accuracy") for group in groups.values()]
-        for name, color in colors.items() if groups else ():
-            label = f"{name}: {LEGEND[key]}"
-            right.plot(
-                list(groups), [mean[name] for mean in means], style, color=color, label=label
-            )
-    right.set(xscale="log", xlabel="rows to train on", ylabel="mean accuracy in %")
-    right.set_xticks(n_rows, [str(n) for n in n_rows])
-    right.minorticks_off()
-    right.set_title("Few rows: mean of the tables")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        # Below the axes no name can hide a point.
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=2, frameon=False)
-    figure.savefig(path, dpi=120)
+    for i, (key, label) in enumerate(LEGEND.items()):
+        ax = figure.add_subplot(grid[2 + i])
+        lines = draw_few(ax, group_by_n_rows(few, FEW[key])) | lines
+        ax.set(title=f"Few rows: {label}", xlabel="rows to train on")
+        ax.set_ylabel("mean accuracy in %")
+    figure.legend(
+        lines.values(),
+        lines,
+        title="mean of the splits; a bar reaches to their quartiles",
+        loc="outside lower center",
+        ncols=len(lines),
+        frameon=False,
+    )
+    figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def draw_differences(ax, rows):
+    """Draw by how much classifiers are above the base on each table; return the lines."""
+    scores = {(row["classifier"], row["data"]): np.array(row["accuracy"]) for row in rows}
+    tables = {row["data"] for row in rows}
+    names = sorted(tables, key=lambda t: np.mean(scores[DEFAULTS, t] - scores[BASE, t]))
+    lines = {}
+    for clf, shift in ((DEFAULTS, 0.17), (ENSEMBLE, -0.17)):
+        above = [scores[clf, table] - scores[BASE, table] for table in names]
+        means, spread = find_spread(above)
+        positions = np.arange(len(names)) + shift
+        look = find_look(clf) | {"linestyle": "none"}
+        lines[clf] = ax.errorbar(means, positions, xerr=spread, **look)
+    ax.set_yticks(range(len(names)), names)
+    ax.axvline(0, color=find_look(BASE)["color"], linewidth=1)
+    ax.set(title="Cross-validated, table by table", ylim=(-0.7, len(names) - 0.3))
+    ax.set_xlabel(f"points of accuracy above {BASE} (right of the line is better)")
+    ax.grid(alpha=0.3)
+    return lines
+
+
+def draw_few(ax, groups):
+    """Draw the mean accuracy over tables by the number of rows; return the lines."""
+    lines = {}
+    for clf in (BASE, DEFAULTS, ENSEMBLE) if groups else ():
+        # Of each draw the mean over the tables.
+        draws = [
+            np.mean([row["accuracy"] for row in group if row["classifier"] == clf], axis=0)
+            for group in groups.values()
+        ]
+        means, spread = find_spread(draws)
+        lines[clf] = ax.errorbar(list(groups), means, yerr=spread, **find_look(clf))
+    ax.set(xscale="log")
+    ax.set_xticks(list(groups), [str(n) for n in groups])
+    ax.minorticks_off()
+    ax.grid(alpha=0.3)
+    return lines
+
+
+def find_spread(values):
+    """Find means, and how far below and above them the quartiles are, of rows of values."""
+    means = np.array([np.mean(row) for row in values])
+    low, high = np.transpose([np.quantile(row, [0.25, 0.75]) for row in values])
+    # The mean of a skew sample may lie outside its quartiles.
+    return means, np.maximum([means - low, high - means], 0)

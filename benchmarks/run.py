@@ -21,6 +21,7 @@ import contenders
 import numpy as np
 import searches
 import torch
+from bench_page import draw, write_table
 from measuring import (
     PAUSE,
     READ_PEAK,
@@ -34,12 +35,14 @@ from measuring import (
 
 from skdisk import _kernel, make_disk
 
-LESSON = "a. lesson, s/step"
 TRAINERS = {
     "skdisk": contenders.fit_skdisk,
     "pre-sliced loop": contenders.fit_presliced,
+    "skorch": contenders.fit_skorch,
     "MLPClassifier": contenders.fit_sklearn,
 }
+# A step of skorch takes so long that a share of the epochs is enough to tell.
+SHARES = {"skorch": 10}
 
 
 def run_lesson(quick):
@@ -65,7 +68,7 @@ def run_lesson(quick):
         steps |= dict.fromkeys(["JAX, compiled before", "JAX, with compiling"], long * 94)
     for fit, _ in epochs.values():
         fit(*settings, 1)
-    return make_rows(LESSON, measure(functions, repeats), steps)
+    return make_rows("a. lesson, s/step", measure(functions, repeats), steps)
 
 
 def run_overhead(quick):
@@ -106,8 +109,7 @@ def run_overhead(quick):
 def run_short_fit(quick):
     """Case a, a short fit: one epoch of 100 rows, in seconds."""
     X, y = make_disk(100, random_state=0)
-    fits = {"skdisk": contenders.fit_skdisk, "MLPClassifier": contenders.fit_sklearn}
-    functions = {name: partial(fit, X, y, (64, 64), 32, 1) for name, fit in fits.items()}
+    functions = {name: partial(fit, X, y, (64, 64), 32, 1) for name, fit in TRAINERS.items()}
     seconds = measure(functions, 5 if quick else 300, pause=0.0)
     return make_rows("a. fit of one epoch of 100 rows, s", seconds)
 
@@ -146,10 +148,12 @@ def run_growth(quick):
         steps = -(-n_rows // batch)
         operations = 6 * batch * sum(a * b for a, b in pairwise((n_features, *hidden, 2)))
         epochs = 1 if quick else max(1, int(min(400, 3e10 / operations) / steps))
-        settings = (X, y, hidden, batch, epochs)
-        functions = {trainer: partial(fit, *settings) for trainer, fit in TRAINERS.items()}
+        counts = {name: max(1, epochs // SHARES.get(name, 1)) for name in TRAINERS}
+        functions = {
+            name: partial(fit, X, y, hidden, batch, counts[name]) for name, fit in TRAINERS.items()
+        }
         seconds = measure(functions, 1 if quick else 5)
-        units = dict.fromkeys(seconds, epochs * n_rows)
+        units = {name: n_rows * count for name, count in counts.items()}
         yield from make_rows(f"b. {name}, s/row", seconds, units)
 
 
@@ -185,7 +189,7 @@ def run_process(name, rows, epochs):
 def train_in_process(name, rows, epochs):
     """Do what `run_process` asks for, importing only what the contender needs."""
     X, y = make_data(rows, 20)
-    fit = getattr(contenders, f"fit_{name}")
+    fit = getattr(contenders, name)
     imported = read_peak_memory()
     fit(X, y, (64, 64), 128, epochs)
     print(json.dumps([imported, read_peak_memory()]))
@@ -230,9 +234,8 @@ def run_cold_start(quick):
 def run_memory(quick):
     """Case b, memory: what a fit of 1,000,000 x 20 rows adds to data and imports, in MB."""
     n_rows, values = 10_000 if quick else 1_000_000, {}
-    names = {"skdisk": "skdisk", "pre-sliced loop": "presliced", "MLPClassifier": "sklearn"}
-    for label, name in names.items():
-        _, imported, peak = run_process(name, n_rows, 1)
+    for label, fit in TRAINERS.items():
+        _, imported, peak = run_process(fit.__name__, n_rows, 1)
         values[label] = peak - imported
     case = f"b. memory that a fit of {n_rows:,} x 20 adds, MB"
     base = [max(values["skdisk"], 1.0)]
@@ -297,67 +300,6 @@ def describe_machine():
     }
 
 
-def write_table(machine, rows, path):
-    """Write the results as a Markdown table."""
-    lines = ["# Benchmarks", "", ", ".join(f"{key} {value}" for key, value in machine.items()), ""]
-    lines += [
-        "Ratios are of medians, to skdisk of the same case: above 1, skdisk is faster (or",
-        "smaller).",
-        "",
-    ]
-    lines += ["| case | contender | median | quartiles | ratio |", "|---|---|---|---|---|"]
-    for row in rows:
-        low, high = row["quartiles"]
-        lines.append(
-            f"| {row['case']} | {row['contender']} | {row['median']:.3g} | "
-            f"{low:.3g} to {high:.3g} | {row['ratio']:.2f} |"
-        )
-    path.write_text("\n".join(lines) + "\n")
-
-
-def draw(rows, path):
-    """Draw the lesson's fit as bars and the growth as ratios."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
-    lesson = sorted((r for r in rows if r["case"] == LESSON), key=lambda r: -r["median"])
-    names = [row["contender"] for row in lesson]
-    micros = [1e6 * row["median"] for row in lesson]
-    colors = ["#d9700a" if name == "skdisk" else "#1f6fb4" for name in names]
-    bars = left.barh(names, micros, color=colors)
-    left.bar_label(
-        bars,
-        [f"{m:.0f}  ({r['ratio']:.1f} x)" for m, r in zip(micros, lesson, strict=True)],
-        padding=4,
-    )
-    left.set(xlabel="microseconds a training step (median)", xlim=(0, 1.25 * max(micros)))
-    left.set_title("The lesson's fit: 3,000 x 2 rows, 64-64 units, batches of 32")
-    left.spines[["top", "right"]].set_visible(False)
-    growth = [r for r in rows if r["case"].startswith("b.") and "s/row" in r["case"]]
-    cases = list(dict.fromkeys(r["case"] for r in growth))
-    for name, marker in (("pre-sliced loop", "o"), ("MLPClassifier", "s")):
-        ratios = [
-            next(r["ratio"] for r in growth if r["case"] == c and r["contender"] == name)
-            for c in cases
-        ]
-        right.plot(ratios, range(len(cases)), marker, label=name)
-    right.axvline(1, color="black", linewidth=1)
-    labels = [c[3:].removesuffix(", s/row") for c in cases]
-    right.set_yticks(range(len(cases)), labels)
-    right.invert_yaxis()
-    right.set(xscale="log", xlabel="time beside skdisk's (right of the line, skdisk is faster)")
-    right.set_title("As the problem grows, one axis at a time")
-    ticks = [0.5, 1, 2, 4, 8, 16, 32, 64]
-    right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    right.minorticks_off()
-    right.grid(alpha=0.3)
-    right.legend(loc="upper left")
-    figure.savefig(path, dpi=120)
-
-
 CASES = {
     "a": (run_lesson, run_overhead, run_short_fit),
     "b": (run_growth, run_memory),
@@ -370,6 +312,22 @@ CASES = {
 }
 
 
+def read_rows(folder):
+    """Read the rows of an earlier run; none if there was none."""
+    path = folder / "bench.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def measure_cases(letters, quick):
+    """Run cases, print what comes of them, and yield their rows."""
+    for run in (run for letter, runs in CASES.items() if letter in letters for run in runs):
+        print(f"{run.__doc__.splitlines()[0]}", flush=True)
+        for row in run(quick):
+            figures = f"{row['median']:.3g}  x {row['ratio']:.2f}"
+            print(f"    {row['case']:55} {row['contender']:31} {figures}", flush=True)
+            yield row
+
+
 def main():
     """Run all cases, or some, and write table, JSON and picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -380,6 +338,9 @@ def main():
         type=Path,
         help="the folder of the results; with some cases only, none is the default",
     )
+    parser.add_argument(
+        "--draw", action="store_true", help="measure nothing: table and picture of bench.json"
+    )
     parser.add_argument("--train", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.train:
@@ -389,23 +350,21 @@ def main():
     letters = args.cases.split(",")
     if not set(letters) <= set(CASES):
         parser.error(f"--cases takes letters of {', '.join(CASES)}. Got {args.cases!r}.")
-    rows = []
-    for run in (run for letter, runs in CASES.items() if letter in letters for run in runs):
-        print(f"{run.__doc__.splitlines()[0]}", flush=True)
-        for row in run(args.quick):
-            rows.append(row)
-            figures = f"{row['median']:.3g}  x {row['ratio']:.2f}"
-            print(f"    {row['case']:55} {row['contender']:31} {figures}", flush=True)
-    output = args.output or (RESULTS if set(letters) == set(CASES) else None)
-    if output is None:
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    machine = describe_machine()
-    results = {"machine": machine, "rows": rows}
-    (output / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
-    write_table(machine, rows, output / "bench.md")
-    if {"a", "b"} <= set(letters):
-        draw(rows, output / "bench.png")
+    output = args.output or (RESULTS if args.draw or set(letters) == set(CASES) else None)
+    if not args.draw:
+        rows = list(measure_cases(letters, args.quick))
+        if output is None:
+            return
+        output.mkdir(parents=True, exist_ok=True)
+        # Those of other cases stay.
+        rows += [row for row in read_rows(output) if row["case"][0] not in letters]
+        rows.sort(key=lambda row: row["case"][0])
+        results = {"machine": describe_machine(), "rows": rows}
+        (output / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
+    results = json.loads((output / "bench.json").read_text())
+    write_table(results["machine"], results["rows"], output / "bench.md")
+    if {"a", "b"} <= {row["case"][0] for row in results["rows"]}:
+        draw(results["rows"], output / "bench.png")
 
 
 if __name__ == "__main__":

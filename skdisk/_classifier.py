@@ -13,18 +13,34 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, LRScheduler
 
-from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._inputs.choices import compute_learning_rates, resolve_device, resolve_optimizer
-from ._inputs.labels import check_classes, encode_labels, find_classes, labels_as_array
-from ._inputs.lent import Lent
-from ._inputs.numbers import as_number, check_memory, check_numbers
-from ._inputs.rows import check_few_rows, check_rows, warn_of_other_scale, warn_of_scales
+from ._compat import (
+    CallbackSupportMixin,
+    Interval,
+    StrOptions,
+    VisualBlock,
+    validate_parameter_constraints,
+    with_callbacks,
+)
+from ._inputs.arrays import (
+    check_classes,
+    check_labels,
+    compute_accuracy,
+    encode_labels,
+    find_classes,
+)
+from ._inputs.choices import LearningRates, resolve_device, resolve_optimizer
+from ._inputs.parameters import Lent, as_number, check_memory, check_numbers
+from ._inputs.rows import (
+    check_rows,
+    check_rows_to_predict,
+    warn_of_other_scale,
+    warn_of_scales,
+)
 from ._inputs.weights import (
     check_class_weight,
     check_sample_weight,
@@ -34,14 +50,32 @@ from ._inputs.weights import (
     multiply_weights,
     scale_to_mean_one,
 )
-from ._network.mlp import ACTIVATIONS, count_weights, make_sequential
-from ._network.prediction import compute_log_odds, compute_proba
+from ._network.mlp import (
+    ACTIVATIONS,
+    as_probabilities,
+    as_sizes,
+    count_weights,
+    make_sequential,
+)
+from ._network.prediction import (
+    compute_log_odds,
+    compute_proba,
+    compute_proba_of_arrays,
+    make_module,
+)
 from ._network.surroundings import leave_as_found
-from ._persistence import load, save
+from ._persistence import from_plain, load, save, to_plain
 from ._training.batches import WeightedDataset, as_rows
-from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
+from ._training.callbacks import (
+    HISTORY,
+    NOT_IN_HISTORY,
+    BestEpoch,
+    FitTasks,
+    PrintTenLines,
+    ShowProgress,
+)
 from ._training.loop import Ending, Plan, train
-from ._training.net import Settings, begin, make_net, resume_training
+from ._training.state import Settings, begin, go_on, make_net
 
 # What max_epochs="auto" stands for: so many epochs, and at least so many steps. Measured in
 # benchmarks/results/accuracy.md.
@@ -54,20 +88,6 @@ BYTES_PER_WEIGHT = 12
 # What a fit leaves behind.
 FITTED = (*("classes_", "n_features_in_", "feature_names_in_", "_settings", "_state", "_result"),)
 
-# The columns that every history has, by the names that skorch gives them.
-HISTORY = {
-    "epoch": "epoch",
-    "train_loss": "train_loss",
-    "valid_loss": "valid_loss",
-    "valid_score": "valid_score",
-    "lr": "lr",
-    "dur": "seconds",
-}
-# What skorch records besides, which says nothing to a reader of the table.
-NOT_IN_HISTORY = (
-    *("batches", "train_batch_count", "valid_batch_count", "train_loss_best", "valid_loss_best"),
-)
-
 
 def _find_callback_class(item):
     """Find the class of an item of `callbacks`: a callback, its class, or a pair with a name."""
@@ -79,7 +99,106 @@ def _is_lr_scheduler(item):
     return issubclass(_find_callback_class(item), LRScheduler)
 
 
-class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
+    """What a classifier predicts that has `_predict(X, form)`: logarithms or probabilities.
+
+    A form is "log_proba" or "proba"; both are float64 of shape (n_samples, n_classes). Rows that
+    are not as described are a ValueError or TypeError, an estimator without a fit is a
+    NotFittedError.
+    """
+
+    def predict(self, X):
+        """Predict the label of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            The most probable label of each row, of the dtype of `classes_`.
+        """
+        positions = self.predict_log_proba(X).argmax(axis=1)
+        return self.classes_[positions]
+
+    def predict_proba(self, X):
+        """Predict the probability of each class; an ensemble averages those of its members.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes), dtype=float64
+            Probabilities, the columns in the order of `classes_`; each row sums to 1.
+        """
+        return self._predict(X, "proba")
+
+    def predict_log_proba(self, X):
+        """Predict the logarithm of the probability of each class.
+
+        It is finite where `predict_proba` rounds to 0, and has its digits where that rounds to 1.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
+            Log-probabilities, the columns in the order of `classes_`.
+        """
+        return self._predict(X, "log_proba")
+
+    def decision_function(self, X):
+        """Compute the log-odds of each class: by how much it is more probable than all others.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
+            `log(p / (1 - p))` in nats, finite also where p rounds to 0 or 1. With two classes p is
+            the probability of `classes_[1]`; otherwise there is a column for each class, in the
+            order of `classes_`. An only class has no others, and 0 for its log-odds.
+        """
+        return compute_log_odds(self.predict_log_proba(X))
+
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy on data.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+        y : array-like of shape (n_samples,)
+            Their labels, in any form that `fit` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts. None stands for 1.
+
+        Returns
+        -------
+        score : float
+            The share of rows whose label is predicted.
+        """
+        return compute_accuracy(y, self.predict(X), sample_weight)
+
+    def __sklearn_tags__(self):
+        """Say that sparse rows are taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     """A multilayer perceptron that trains with PyTorch and behaves like scikit-learn.
 
     It minimises the mean negative log-likelihood (cross-entropy) of the classes by stochastic
@@ -98,7 +217,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Probability that a hidden unit is set to 0 for a row in training: the same for all hidden
         layers, or one for each. What is kept grows by `1 / (1 - dropout)`.
     lr : float in (0, inf) or "auto", default="auto"
-        Learning rate: the step per unit of the gradient of a batch's mean loss. "auto" is 0.03
+        Learning rate: the step per unit of the gradient of a batch's mean loss. "auto" is 0.04
         with "sgd", and with others the default of torch: 0.001 with "adam" and "adamw".
     momentum : float in [0, 1), default=0.9
         Momentum of the gradient descent, as in `torch.optim.SGD`. Of "sgd" only; other optimisers
@@ -108,8 +227,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     weight_decay : float in [0, inf) or "auto", default="auto"
         L2 penalty: the gradient of each weight, bias included, grows by `weight_decay` times the
         weight, as in `torch.optim.SGD` and `Adam`. With "adamw" each step makes the weights
-        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd", 4
-        over the number of rows to train on, at most 0.005: the more rows, the less they need it.
+        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd", 6
+        over the number of rows to train on, at most 0.01: the more rows, the less they need it.
         In `partial_fit`, and with other optimisers, it is 0.
     optimizer : {"sgd", "adam", "adamw"} or class of torch.optim, default="sgd"
         Which optimiser of `torch.optim`. The kernel knows the three; other classes are used in
@@ -170,8 +289,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Where to train: "cpu", "cuda", "cuda:0", "mps", or "auto" for an accelerator if there is
         one. A tensor that lies there is not copied.
     verbose : int, default=0
-        0 prints nothing; 1 prints a table of about ten epochs; 2 shows a progress bar with the
-        current loss, on a terminal or in a notebook.
+        0 prints nothing; 1 prints columns of `history_` for about ten epochs, and which epoch
+        `early_stopping` keeps; 2 shows a progress bar with the current loss, on a terminal or in a
+        notebook. In threads and worker processes, as in a search with `n_jobs`, each line of 1
+        begins with the number of its fit, and the first one says what is fitted.
 
     Attributes
     ----------
@@ -232,8 +353,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     A loss or weight that is not finite ends the training with a ConvergenceWarning, at the last
     epoch in which all was finite.
 
-    `set_callbacks` takes the callbacks of scikit-learn (`sklearn.callback`), for which an epoch is
-    a task.
+    `set_callbacks` takes the callbacks of scikit-learn (`sklearn.callback`, from its version 1.9
+    on), for which an epoch is a task.
 
     Ctrl-C during `fit` raises KeyboardInterrupt and leaves the estimator fitted as it was after
     the last whole epoch (or untouched, if there was none).
@@ -258,11 +379,6 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     >>> clf.predict([[0.0, 0.1], [0.9, 0.9]])
     array([1, 0])
     """
-
-    _doc_link_module = "skdisk"
-    _doc_link_template = (
-        "https://skdisk.readthedocs.io/en/stable/api/{estimator_module}.{estimator_name}.html"
-    )
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's own form
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -429,125 +545,6 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             classes = self.classes_
         return self._train(X, y, sample_weight, classes, resume=resume, whole_fit=False)
 
-    def predict(self, X):
-        """Predict the label of each row.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        y_pred : ndarray of shape (n_samples,)
-            The most probable label of each row, of the dtype of `classes_`.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError, TypeError
-            If `X` is not as described.
-        """
-        positions = self.predict_log_proba(X).argmax(axis=1)
-        return self.classes_[positions]
-
-    def predict_proba(self, X):
-        """Predict the probability of each class.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        proba : ndarray of shape (n_samples, n_classes), dtype=float64
-            Probabilities, the columns in the order of `classes_`; each row sums to 1.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError, TypeError
-            If `X` is not as described.
-        """
-        return self._predict(X, "proba")
-
-    def predict_log_proba(self, X):
-        """Predict the logarithm of the probability of each class.
-
-        It is finite where `predict_proba` rounds to 0, and has its digits where that rounds to 1.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
-            Log-probabilities, the columns in the order of `classes_`.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError, TypeError
-            If `X` is not as described.
-        """
-        return self._predict(X, "log_proba")
-
-    def decision_function(self, X):
-        """Compute the log-odds of each class: by how much it is more probable than all others.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
-            `log(p / (1 - p))` in nats, finite also where p rounds to 0 or 1. With two classes p is
-            the probability of `classes_[1]`; otherwise there is a column for each class, in the
-            order of `classes_`. An only class has no others, and 0 for its log-odds.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError, TypeError
-            If `X` is not as described.
-        """
-        return compute_log_odds(self.predict_log_proba(X))
-
-    def score(self, X, y, sample_weight=None):
-        """Compute the accuracy on data.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-        y : array-like of shape (n_samples,)
-            Their labels, in any form that `fit` takes.
-        sample_weight : array-like of shape (n_samples,), default=None
-            How much each row counts. None stands for 1.
-
-        Returns
-        -------
-        score : float
-            The share of rows whose label is predicted.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError, TypeError
-            If the data are not as described.
-        """
-        return super().score(X, labels_as_array(y), sample_weight)
-
     @leave_as_found
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
@@ -556,8 +553,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         goes on training the same, bit by bit. What no file can hold (callbacks, an LRScheduler, a
         RandomState, an optimiser that is not in torch.optim) is said in a UserWarning.
 
-        The file holds this estimator alone. Of a pipeline, keep the steps before it too: with
-        skops or joblib, `joblib.dump(pipeline[:-1], ...)`; or the whole pipeline with joblib.
+        The file holds this estimator alone, which cannot know whether it stands in a pipeline.
+        Without the steps before it, it predicts nonsense: keep a whole pipeline with skops or
+        joblib, as the page on files describes.
 
         Parameters
         ----------
@@ -621,7 +619,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             If the estimator has not been fitted.
         """
         check_is_fitted(self)
-        return make_sequential(self.module_)
+        state = self._state
+        if state.net is None:
+            module = make_module(self._settings.network, state.arrays.parameters)
+        else:
+            module = state.net.module_
+        return make_sequential(module)
 
     @property
     def net_(self):
@@ -631,7 +634,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     @property
     def module_(self):
         """The trained network."""
-        return self._state.module
+        return self.net_.module_
 
     @property
     def fused_reason_(self):
@@ -683,20 +686,45 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _predict(self, X, form):
         """Check rows, and compute log-probabilities or probabilities."""
         check_is_fitted(self)
-        rows = check_few_rows(self, X)
-        if rows is None:
-            rows = self._check_rows(X)
-        return compute_proba(self.module_, as_rows(rows), form)
+        state, rows = self._state, as_rows(check_rows_to_predict(self, X))
+        if state.net is None:
+            return compute_proba_of_arrays(
+                self._settings.network, state.arrays.parameters, rows, form
+            )
+        return compute_proba(state.net.module_, rows, form)
 
-    @leave_as_found
-    def _check_rows(self, X):
-        return check_rows(self, X, reset=False)
+    def __getstate__(self):
+        """Describe the estimator in arrays, numbers, text, lists and dicts where they can say it.
 
-    def __sklearn_tags__(self):
-        """Say that sparse rows are taken."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
+        Pickle, copy.deepcopy, joblib and skops ask for it. What users have put in, such as
+        callbacks, is in it as it is.
+        """
+        return to_plain(super().__getstate__())
+
+    def __setstate__(self, state):
+        """Make the estimator of its description."""
+        super().__setstate__(from_plain(state))
+
+    def __copy__(self):
+        """Make an estimator that shares all that this one has."""
+        copied = type(self).__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
+
+    def _sk_visual_block_(self):
+        """Show, in scikit-learn's diagram, layers, epochs and last loss of a fitted classifier."""
+        caption = ""
+        if hasattr(self, "_state"):
+            layers = "-".join(map(str, self._settings.network.layer_sizes))
+            names = ("train_loss", "valid_loss")
+            losses = [
+                f"{n} {row[n]:.4g}" for row in self._state.history[-1:] for n in names if n in row
+            ]
+            caption = ", ".join([f"layers {layers}", f"{self.n_iter_} epochs", *losses])
+        name = type(self).__name__
+        return VisualBlock(
+            "single", self, names=name, name_details=str(self), name_caption=caption
+        )
 
     def _read_history(self, name, *missing):
         """Read a column of the history; where an epoch lacks it, there is a NaN."""
@@ -757,7 +785,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         trained = copy.copy(self)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         given = {"X": X, "y": y, "metadata": metadata}
-        X, y = check_rows(trained, X, y, reset=not resume)
+        X = check_rows(trained, X, reset=not resume)
+        y = check_labels(y, X)
         sample_weight = check_sample_weight(sample_weight, X)
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
@@ -773,7 +802,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n_rows = len(train) if whole_fit else None
         trained._result = None
         trained._settings = settings = trained._make_settings(seed, n_epochs, n_rows)
-        trained._state = resume_training(self._state, settings) if resume else begin(settings)
+        if resume:
+            trained._state = go_on(self._state, self._settings, settings)
+        else:
+            trained._state = begin(settings)
         plan = Plan(
             settings,
             train,
@@ -806,7 +838,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         X, y, sample_weight = leave_out_weightless(X, y, sample_weight, class_weights)
         if validation is not None:
-            X_val, y_val = check_rows(self, *validation, reset=False)
+            X_val, y_val = validation
+            X_val = check_rows(self, X_val, reset=False, name="X_val")
+            y_val = check_labels(y_val, X_val, name="y_val")
             y_val = encode_labels(y_val, self.classes_, name="y_val")
             validation = weigh(*leave_out_weightless(X_val, y_val, None, class_weights))
         elif self.early_stopping and whole_fit:
@@ -863,7 +897,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _check_params(self):
         caller = type(self).__name__
-        params = check_numbers(caller, self.get_params(deep=False))
+        params = {name: getattr(self, name) for name in self._parameter_constraints}
+        params = check_numbers(caller, params)
         validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
         for item in self.callbacks or []:
             if not issubclass(_find_callback_class(item), Callback):
@@ -896,30 +931,34 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if isinstance(self.lr_schedule, LRScheduler) and whole_fit:
             # A copy: a schedule in use holds the optimiser, and a fit must change no parameter.
             callbacks.append(copy.deepcopy(self.lr_schedule))
+        keeps_best = self.early_stopping and whole_fit
         if self.verbose == 1:
-            callbacks.append(PrintTenLines(n_epochs))
+            title = " ".join(repr(self).split())
+            callbacks.append(PrintTenLines(n_epochs, title, keeps_best))
         elif self.verbose:
-            callbacks.append(ShowProgress(n_epochs))
+            callbacks.append(ShowProgress(n_epochs, keeps_best))
         return callbacks
 
     def _compute_learning_rates(self, settings, n_epochs, whole_fit):
         """Compute the learning rate of each epoch; None where it is constant or a callback's."""
-        if not whole_fit or any(map(_is_lr_scheduler, settings.callbacks)):
+        is_scheduled = any(map(_is_lr_scheduler, settings.callbacks))
+        if not whole_fit or is_scheduled or self.lr_schedule == "constant":
             return None
-        lr = settings.optimizer_arguments["lr"]
-        return compute_learning_rates(self.lr_schedule, lr, n_epochs)
+        return LearningRates(self.lr_schedule, settings.optimizer_arguments["lr"], n_epochs)
 
     def _make_settings(self, seed, n_epochs, n_rows):
         """Make the settings of a training: of a whole fit on so many rows, or of one call."""
         optimizer, arguments = self._resolve_optimizer(n_rows)
-        sizes = self.n_features_in_, self.hidden_layer_sizes, len(self.classes_)
-        check_memory("hidden_layer_sizes", BYTES_PER_WEIGHT * count_weights(*sizes))
+        hidden = as_sizes(self.hidden_layer_sizes)
+        n_weights = count_weights(self.n_features_in_, hidden, len(self.classes_))
+        n_bytes = BYTES_PER_WEIGHT * n_weights
+        check_memory("hidden_layer_sizes", self.hidden_layer_sizes, n_bytes)
         return Settings(
             n_features=self.n_features_in_,
             n_classes=len(self.classes_),
-            hidden_layer_sizes=self.hidden_layer_sizes,
+            hidden_layer_sizes=hidden,
             activation=self.activation,
-            dropout=self.dropout,
+            dropout=as_probabilities(self.dropout, len(hidden)),
             optimizer=optimizer,
             optimizer_arguments=arguments,
             batch_size=int(self.batch_size),

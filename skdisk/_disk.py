@@ -1,7 +1,4 @@
-"""The disk: a data set of points on a square, labelled by whether they lie inside a disk.
-
-The labelling rule stands here once, in `_is_inside`; points of a class are drawn by asking it.
-"""
+"""Points on a square, labelled by whether they lie inside a disk: by `_is_inside` alone."""
 
 from numbers import Integral, Real
 
@@ -10,8 +7,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from ._compat import Interval, validate_parameter_constraints
-from ._inputs.lent import Lent
-from ._inputs.numbers import check_memory, check_numbers
+from ._inputs.parameters import Lent, check_memory, check_numbers
 
 # With this radius the disk covers half of the square [-1, 1)^2, whose area is 4.
 _HALF_AREA_RADIUS = np.sqrt(2 / np.pi)
@@ -24,41 +20,26 @@ def _is_inside(X, radius):
 
 
 def draw_circle(n_points=200):
-    """Return points on the circle that separates the classes by default, in order, for drawing.
-
-    Parameters
-    ----------
-    n_points : int, default=200
-        Number of points; the last one is the first.
-
-    Returns
-    -------
-    X : ndarray of shape (n_points, 2), dtype=float64
-        The points.
-    """
+    """Return points on the circle between the classes, (n_points, 2), the last one the first."""
     angle = np.linspace(0, 2 * np.pi, n_points)
     return _HALF_AREA_RADIUS * np.column_stack([np.cos(angle), np.sin(angle)])
-
-
-def _draw_square(rng, n_samples, half_width):
-    return rng.uniform(-half_width, half_width, size=(n_samples, 2))
 
 
 def _draw_region(rng, n_samples, radius, inside):
     """Draw points uniformly on one side of the circle, by rejection.
 
-    Rejection keeps the points uniform and, unlike polar coordinates, lets the labelling rule
-    itself decide about those that rounding puts next to the circle.
+    Unlike polar coordinates, it leaves those next to the circle to the labelling rule.
     """
     half_width = radius if inside else 1.0
     accepted = np.empty((0, 2))
     while len(accepted) < n_samples:
         # 21 % of the draws are accepted at worst, outside a disk of radius 1; 79 % inside any.
-        X = _draw_square(rng, 2 * (n_samples - len(accepted)), half_width)
+        X = rng.uniform(-half_width, half_width, size=(2 * (n_samples - len(accepted)), 2))
         accepted = np.concatenate([accepted, X[_is_inside(X, radius) == inside]])
     return accepted[:n_samples]
 
 
+# In the order of the parameters.
 PARAMETER_CONSTRAINTS = {
     "n_samples": [Interval(Integral, 0, None, closed="left"), tuple, list],
     "radius": [Interval(Real, 0, 1, closed="right"), None],
@@ -70,14 +51,16 @@ PARAMETER_CONSTRAINTS = {
 }
 
 
-def _check_pair(n_samples):
-    pair = tuple(n_samples)
-    if len(pair) != 2 or not all(isinstance(n, Integral) and n >= 0 for n in pair):
+def _check_counts(n_samples):
+    """Make a tuple of ints: the number of points, or those outside and inside."""
+    if isinstance(n_samples, int):
+        return (int(n_samples),)
+    if len(n_samples) != 2 or not all(isinstance(n, Integral) and n >= 0 for n in n_samples):
         raise ValueError(
             "The 'n_samples' parameter of make_disk must be, when it is a pair, two ints of at "
             f"least 0, (n_outside, n_inside). Got {n_samples!r} instead."
         )
-    return tuple(map(int, pair))
+    return tuple(map(int, n_samples))
 
 
 def make_disk(
@@ -92,8 +75,7 @@ def make_disk(
 ):
     """Make points on a square, labelled by whether they lie inside a disk around the origin.
 
-    Two classes that no straight line separates and a small network learns in seconds: the
-    "hello world" of networks with a hidden layer.
+    No straight line separates the two classes, and a small network learns them in seconds.
 
     Parameters
     ----------
@@ -108,6 +90,7 @@ def make_disk(
         `X`.
     flip_y : float in [0, 1], default=0.0
         Fraction of the labels that are then flipped: `round(flip_y * n)` of them, drawn at random.
+        Up to 0.5 and without `noise`, `1 - flip_y` is the best possible accuracy.
     shuffle : bool, default=True
         Whether to shuffle the points of a pair; if False, those outside come first. The points of
         an int `n_samples` are in random order already, and stay in the order of their drawing.
@@ -135,11 +118,6 @@ def make_disk(
     MLPDiskClassifier : A network that learns the disk.
     sklearn.datasets.make_circles : Points on two concentric circles.
 
-    Notes
-    -----
-    Without `noise` and `flip_y` the classes are separated exactly by the circle, so the best
-    possible accuracy is 1. With `flip_y` alone it is `1 - flip_y` (for `flip_y` up to 0.5).
-
     Examples
     --------
     >>> from skdisk import make_disk
@@ -156,49 +134,29 @@ def make_disk(
     >>> y
     array([0, 0, 1, 1, 1])
     """
-    params = {
-        "n_samples": n_samples,
-        "radius": radius,
-        "noise": noise,
-        "flip_y": flip_y,
-        "shuffle": shuffle,
-        "random_state": random_state,
-        "as_frame": as_frame,
-    }
-    params = check_numbers("make_disk", params)
+    given = (n_samples, radius, noise, flip_y, shuffle, random_state, as_frame)
+    params = check_numbers("make_disk", dict(zip(PARAMETER_CONSTRAINTS, given, strict=True)))
     validate_parameter_constraints(PARAMETER_CONSTRAINTS, params, caller_name="make_disk")
     del params["as_frame"]
-    lent = Lent(random_state)
-    try:
+    with Lent(random_state):
         X, y = _draw(**params)
-    except BaseException:
-        lent.put_back()
-        raise
     if as_frame:
         return pd.DataFrame(X, columns=["x0", "x1"]), pd.Series(y, name="inside")
     return X, y
 
 
 def _draw(n_samples, radius, noise, flip_y, shuffle, random_state):
-    # Of a pair, so many of each class.
-    n_samples = int(n_samples) if isinstance(n_samples, int) else _check_pair(n_samples)
-    n_points = n_samples if isinstance(n_samples, int) else sum(n_samples)
-    check_memory("n_samples", BYTES_PER_POINT * n_points)
+    counts = _check_counts(n_samples)
+    check_memory("n_samples", n_samples, BYTES_PER_POINT * sum(counts))
     radius = _HALF_AREA_RADIUS if radius is None else radius
     # check_random_state(None) would be NumPy's global generator, which is not ours to change.
     rng = check_random_state(np.random.RandomState() if random_state is None else random_state)
-    if isinstance(n_samples, int):
-        X = _draw_square(rng, n_samples, 1.0)
+    if len(counts) == 1:
+        X = rng.uniform(-1.0, 1.0, size=(*counts, 2))
     else:
-        n_outside, n_inside = n_samples
-        X = np.concatenate(
-            [
-                _draw_region(rng, n_outside, radius, inside=False),
-                _draw_region(rng, n_inside, radius, inside=True),
-            ]
-        )
-        if shuffle:
-            X = rng.permutation(X)
+        regions = zip(counts, (False, True), strict=True)
+        X = np.concatenate([_draw_region(rng, n, radius, inside) for n, inside in regions])
+        X = rng.permutation(X) if shuffle else X
     y = _is_inside(X, radius).astype(np.int64)
     if noise is not None:
         X = X + rng.normal(scale=noise, size=X.shape)

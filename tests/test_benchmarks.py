@@ -70,6 +70,59 @@ def test_a_part_of_accuracy_leaves_the_others_as_they_are(tmp_path):
     assert "12.500" in (tmp_path / "accuracy.md").read_text()
 
 
+@pytest.mark.parametrize(("program", "name"), [("run.py", "bench"), ("accuracy.py", "accuracy")])
+def test_page_and_picture_are_drawn_from_the_file_alone(tmp_path, program, name):
+    kept = (FOLDER / "results" / f"{name}.json").read_bytes()
+    (tmp_path / f"{name}.json").write_bytes(kept)
+    run_quick(program, tmp_path, "--draw")
+    assert (tmp_path / f"{name}.json").read_bytes() == kept
+    page = (FOLDER / "results" / f"{name}.md").read_text()
+    assert (tmp_path / f"{name}.md").read_text() == page
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_case_leaves_the_others_as_they_are(tmp_path):
+    rows = json.loads((FOLDER / "results" / "bench.json").read_text())["rows"]
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"rows": rows}))
+    run_quick("run.py", tmp_path, "--cases", "e")
+    of_cases = {"e": [], "others": []}
+    for row in json.loads(path.read_text())["rows"]:
+        of_cases["e" if row["case"].startswith("e.") else "others"].append(row)
+    assert of_cases["others"] == [row for row in rows if not row["case"].startswith("e.")]
+    assert "adamw" in {row["contender"] for row in of_cases["e"]}
+
+
+def test_no_name_of_the_picture_reaches_into_another_panel(tmp_path, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.syspath_prepend(FOLDER)
+    page = importlib.import_module("bench_page")
+    figures = []
+    monkeypatch.setattr(pyplot, "close", figures.append)
+    rows = json.loads((FOLDER / "results" / "bench.json").read_text())["rows"]
+    page.draw(rows, tmp_path / "bench.png")
+    axes = figures[0].axes
+    assert len(axes) == 3 + len(page.GROWTH)
+    outer = [ax.get_tightbbox().padded(-2) for ax in axes]
+    for i, box in enumerate(outer):
+        assert not any(box.overlaps(other) for other in outer[i + 1 :])
+
+
+def test_every_contender_has_one_colour(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    page = importlib.import_module("bench_page")
+    assert len(set(page.COLORS.values())) == len(page.COLORS)
+    looks = {name: page.find_look(name) for name in ("skdisk", "skdisk, one thread", "skorch")}
+    assert looks["skdisk"] == looks["skdisk, one thread"] != looks["skorch"]
+
+
+def test_the_quick_form_of_ensembles_writes_a_table(tmp_path):
+    run_quick("ensembles.py", tmp_path)
+    page = (tmp_path / "ensembles.md").read_text()
+    for method in ("the best", "seeds of the best", "the first ten", "from_search"):
+        assert f"| breast cancer | {method} | 0." in page
+
+
 @pytest.fixture
 def tables(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)

@@ -9,8 +9,6 @@ import torch
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochTimer, Freezer
 from skorch.helper import SkorchDoctor
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 SETTINGS = {"hidden_layer_sizes": (16,), "max_epochs": 3}
 
@@ -155,32 +153,6 @@ def test_batches_that_a_callback_changes_are_honoured(make_clf, get_weights, dis
     for ours, theirs in zip(get_weights(clf), get_weights(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert clf.net_.history[0, "train_batch_count"] == -(-200 // clf.net_.batch_size)
-
-
-@pytest.mark.needs_kernel
-def test_hooks_of_all_modules_and_optimisers_are_honoured(make_clf, get_weights, disk):
-    def halve(module, args, output):
-        return 0.5 * output if isinstance(module, nn.Linear) else None
-
-    plain = make_clf(**SETTINGS).fit(*disk)
-    handle = register_module_forward_hook(halve)
-    try:
-        clf = make_clf(**SETTINGS).fit(*disk)
-        hooked = clf.predict_proba(disk[0])
-    finally:
-        handle.remove()
-    assert clf.fused_reason_.startswith("the module has hooks")
-    assert not np.allclose(clf.predict_proba(disk[0]), hooked, atol=1e-3)
-    steps = []
-    handle = register_optimizer_step_post_hook(lambda *args: steps.append(1))
-    try:
-        clf = make_clf(callbacks=[Callback()], **SETTINGS).fit(*disk)
-    finally:
-        handle.remove()
-    assert len(steps) == 3 * 7
-    assert clf.fused_reason_ == "the optimizer has hooks"
-    for ours, theirs in zip(get_weights(clf), get_weights(plain), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 class Count(Callback):

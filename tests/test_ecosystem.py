@@ -1,5 +1,7 @@
 """The network among scikit-learn's tools, used as a reader of its user guide would."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skorch.helper import SkorchDoctor
 
-from skdisk import MLPDiskClassifier
+from skdisk import MLPDiskClassifier, MLPDiskEnsemble
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +163,26 @@ def test_decision_boundary_display(make_clf, disk):
     assert response[middle, middle] > 0.5 > response[0, 0]
 
 
-def test_html_representation_links_to_the_documentation(make_clf, disk):
-    for clf in (make_clf(), make_clf().fit(*disk)):
-        html = clf._repr_html_()
-        assert "MLPDiskClassifier" in html
-        assert "https://skdisk.readthedocs.io/en/stable/api/skdisk.MLPDiskClassifier.html" in html
+def test_the_diagram_shows_layers_epochs_and_losses_of_a_fit(make_clf, disk):
+    X, y = disk
+    pipeline = make_pipeline(StandardScaler(), make_clf())
+    assert "layers" not in pipeline._repr_html_()
+    fitted = make_clf().fit(X, y)
+    loss = f"{fitted.loss_curve_[-1]:.4g}"
+    assert f"layers 2-8-2, 3 epochs, train_loss {loss}</div>" in fitted._repr_html_()
+    pipeline.fit(X, y, mlpdiskclassifier__X_val=X, mlpdiskclassifier__y_val=y)
+    assert re.search(
+        r"2-8-2, 3 epochs, train_loss .*, valid_loss .*</div>", pipeline._repr_html_()
+    )
+
+
+def test_the_diagram_links_to_no_page_of_skdisk(make_clf, disk):
+    for estimator in (
+        make_clf(),
+        make_clf().fit(*disk),
+        MLPDiskEnsemble(make_clf(), 2).fit(*disk),
+    ):
+        assert not re.findall('href="[^"]+"', estimator._repr_html_())
 
 
 def test_the_doctor_of_skorch_looks_at_the_net(make_clf, disk):

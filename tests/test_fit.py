@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import pickle
+import re
 
 import cloudpickle
 import joblib
@@ -13,7 +14,8 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from skorch.callbacks import Callback
+from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import Callback, EpochScoring
 from skorch.exceptions import DeviceWarning
 
 from skdisk import MLPDiskClassifier, make_disk
@@ -76,7 +78,7 @@ def test_few_rows_are_trained_on_for_at_least_300_steps(n_rows, params, n_epochs
     X, y = make_disk((n_rows // 2, n_rows - n_rows // 2), random_state=0)
     clf = MLPDiskClassifier((4,), random_state=0, **params).fit(X, y)
     assert clf.n_iter_ == n_epochs
-    assert clf.history_["lr"].iloc[0] == 0.03
+    assert clf.history_["lr"].iloc[0] == 0.04
     assert clf.history_["lr"].iloc[-1] < 0.001
 
 
@@ -99,7 +101,7 @@ def test_partial_fit_goes_on_learning_call_after_call():
     clf = MLPDiskClassifier(random_state=0)
     for _ in range(150):
         clf.partial_fit(X, y, classes=[0, 1])
-    assert set(clf.history_["lr"]) == {0.03}
+    assert set(clf.history_["lr"]) == {0.04}
     assert clf.score(X, y) > 0.85
     first, last = (np.mean(clf.loss_curve_[part]) for part in (slice(30, 60), slice(120, 150)))
     assert last < first
@@ -263,8 +265,71 @@ def test_worker_processes_print_nothing(make_clf, disk, capfd):
 def test_verbose_1_prints_about_ten_lines(make_clf, disk, capsys, max_epochs, printed):
     make_clf(verbose=1, max_epochs=max_epochs).fit(*disk)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["epoch", "lr", "train_loss", "dur"]
-    assert [int(line.split()[0]) for line in lines[2:]] == printed
+    assert lines[0].split() == ["epoch", "train_loss", "lr", "seconds"]
+    assert [int(line.split()[0]) for line in lines[1:]] == printed
+
+
+def test_verbose_1_prints_columns_of_the_history(make_clf, disk, capsys):
+    X, y = disk
+    scores = EpochScoring("f1", name="f1", lower_is_better=False)
+    clf = make_clf(verbose=1, callbacks=[scores]).fit(X, y, X_val=X[:50], y_val=y[:50])
+    printed = pd.read_csv(io.StringIO(capsys.readouterr().out), sep=r"\s+")
+    assert [*printed] == [name for name in clf.history_ if name != "f1_best"]
+    pd.testing.assert_frame_equal(printed, clf.history_[[*printed]], rtol=1e-3, check_dtype=False)
+
+
+def test_verbose_1_says_which_epoch_is_kept(make_clf, disk, capsys):
+    X, y = disk
+    # Nearly half of the labels to validate on are wrong: the loss rises soon.
+    data = {"X_val": X[:50], "y_val": np.where(np.arange(50) % 5 < 2, 1 - y[:50], y[:50])}
+    for early_stopping in (True, False):
+        clf = make_clf(verbose=1, max_epochs=40, lr=0.5, early_stopping=early_stopping)
+        clf.fit(X, y, **data)
+        kept = f"Kept: the weights of epoch {clf.best_epoch_}, with the lowest valid_loss, "
+        assert (kept in capsys.readouterr().out) == early_stopping
+    assert clf.best_epoch_ < clf.n_iter_
+
+
+class Screen(io.StringIO):
+    """A terminal that keeps each text that is written at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.texts = []
+
+    def write(self, text):
+        self.texts.append(text)
+        return len(text)
+
+
+def test_the_lines_of_fits_in_threads_are_whole_and_tell_whose_they_are(
+    make_clf, disk, monkeypatch
+):
+    monkeypatch.setattr("sys.stdout", screen := Screen())
+    search = GridSearchCV(make_clf(verbose=1), {"lr": [0.1, 0.2]}, cv=2, refit=False, n_jobs=2)
+    with joblib.parallel_config("threading"):
+        search.fit(*disk)
+    monkeypatch.undo()
+    lines = [re.fullmatch(r"(fit \d+): (.*)\n", text) for text in filter(None, screen.texts)]
+    assert all(lines)
+    of_fits = {}
+    for line in lines:
+        of_fits.setdefault(line[1], []).append(line[2])
+    assert len(of_fits) == 4
+    titles = [title for title, *_ in of_fits.values()]
+    assert sum("lr=0.1" in title for title in titles) == 2
+    assert sum("lr=0.2" in title for title in titles) == 2
+    for _, head, *epochs in of_fits.values():
+        assert head.split()[0] == "epoch"
+        assert [line.split()[0] for line in epochs] == ["1", "2", "3"]
+
+
+def test_the_lines_of_fits_in_processes_tell_whose_they_are(make_clf, disk, capfd):
+    fits = (joblib.delayed(make_clf(verbose=1).fit)(*disk) for _ in range(2))
+    joblib.Parallel(n_jobs=2)(fits)
+    lines = capfd.readouterr().out.splitlines()
+    assert len({re.match(r"fit \d+-\d+: ", line)[0] for line in lines}) == 2
+    assert len(lines) == 2 * 5
 
 
 def test_verbose_2_shows_a_progress_bar_with_the_loss(make_clf, disk, capsys):
@@ -275,6 +340,16 @@ def test_verbose_2_shows_a_progress_bar_with_the_loss(make_clf, disk, capsys):
     assert "4/4" in err
     assert f"train_loss={clf.loss_curve_[-1]:.3g}, valid_loss=" in err
     assert pickle.loads(pickle.dumps(clf)).n_iter_ == 4
+
+
+def test_the_bar_of_a_training_that_is_stopped_ends_full(make_clf, disk, capsys):
+    clf = make_clf(verbose=2, max_epochs=400, early_stopping=True, tol=0.1, n_iter_no_change=2)
+    clf.fit(*disk)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert clf.n_iter_ < 400
+    assert last.startswith("100%")
+    assert f"{clf.n_iter_}/{clf.n_iter_} " in last
+    assert f"best_epoch={clf.best_epoch_}" in last
 
 
 class FullDisk(io.StringIO):

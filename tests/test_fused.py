@@ -1,6 +1,7 @@
 """The choice between the fused trainer and skorch's loop, which the result does not show."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -216,6 +217,20 @@ def test_a_warm_start_with_a_schedule_takes_the_new_learning_rate(make_clf, disk
     clf = make_clf(callbacks=[schedule], warm_start=True).fit(*disk)
     clf.set_params(lr=0.01).fit(*disk)
     assert clf.history_["event_lr"].tolist() == [0.1] * 3 + [0.01] * 3
+
+
+@pytest.mark.needs_kernel
+def test_few_rows_in_one_batch_are_a_reason_that_says_what_to_change(make_clf, disk):
+    clf = make_clf(batch_size=200).fit(*disk)
+    assert re.search("at most 256 rows .* smaller batch_size", clf.fused_reason_)
+    assert clf.set_params(batch_size=199).fit(*disk).fused_
+
+
+@pytest.mark.needs_kernel
+def test_a_class_of_the_name_of_torchs_is_told_from_it(make_clf, disk):
+    own = type("SGD", (torch.optim.SGD,), {})
+    reason = make_clf(optimizer=own).fit(*disk).fused_reason_
+    assert reason == "the optimizer is SGD, not torch's own SGD, Adam or AdamW"
 
 
 def test_fused_false_is_its_own_reason(make_clf, disk):

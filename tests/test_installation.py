@@ -1,4 +1,7 @@
-"""The compiled kernel is there where it can be, and a command tells which one is in use."""
+"""The compiled kernel is there where it can be, and a command tells which one is in use.
+
+Versions: the lowest that are allowed are those that the tests are run with.
+"""
 
 import os
 import shlex
@@ -6,14 +9,17 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from skdisk import _kernel
 
 COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
 HEADER = Path(sysconfig.get_path("include"), "Python.h")
+CHECKOUT = Path(__file__).parent.parent
 SETS = _kernel.get_instruction_sets()
 
 
@@ -73,3 +79,12 @@ def test_the_command_refuses_an_instruction_set_that_the_machine_does_not_have()
     result = run_command("mmx")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("The environment variable SKDISK_INSTRUCTION_SET must be one")
+
+
+def test_the_lowest_versions_are_those_that_the_tests_are_run_with():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    bounds = project["dependencies"] + project["optional-dependencies"]["plot"]
+    lines = (CHECKOUT / "constraints-oldest.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for name, lowest in (bound.split(">=") for bound in bounds):
+        assert Version(pins[name]) == Version(lowest), name

@@ -16,17 +16,12 @@ import scipy.special
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from test_kernel_threads import make_state
 from torch import nn
 
 from skdisk import _kernel as kernel
 from skdisk._kernel import Data, Network, Settings
-from skdisk._network.noise import (
-    draw_row_keys,
-    make_batch_seeds,
-    make_mask,
-    make_threshold,
-    make_unit_keys,
-)
+from skdisk._network.noise import draw_bits, draw_mask, draw_unit_bits, make_batch_seeds
 from skdisk._network.prediction import log_softmax
 
 if not kernel.get_instruction_sets():
@@ -88,15 +83,9 @@ def make_module(network, parameters, dtype):
 
 def draw_masks(network, how, keys, seed, dtype):
     """Draw the masks of a batch of rows by the functions of the module."""
-    row_bits = draw_row_keys(torch.from_numpy(keys), seed)[:, None]
-    for p, unit_bits in zip(how.dropout, make_unit_keys(network.layer_sizes[1:-1]), strict=True):
-        bits, shifted = torch.empty(2, len(keys), len(unit_bits), dtype=torch.int32)
-        mask = torch.empty(len(keys), len(unit_bits))
-        for operation in make_mask(
-            row_bits, unit_bits, torch.tensor(make_threshold(p)), 1 / (1 - p), bits, shifted, mask
-        ):
-            operation()
-        yield mask.to(dtype) if p else 1.0
+    row_bits = draw_bits(torch.from_numpy(keys), seed)
+    for p, unit_bits in zip(how.dropout, draw_unit_bits(network.layer_sizes[1:-1]), strict=True):
+        yield draw_mask(row_bits, unit_bits, p, dtype)
 
 
 def make_optimizer(how, parameters):
@@ -143,7 +132,7 @@ def train_by_autograd(
 
 def train(network, how, data, orders, learning_rates, instruction_set, seeds=None):
     """Train by the kernel from `make_parameters` on; return state and training."""
-    state = kernel.make_state(network, how, make_parameters(network))
+    state = make_state(network, how, make_parameters(network))
     training = kernel.train(
         network, how, state, data, orders, learning_rates, seeds, instruction_set=instruction_set
     )
@@ -266,7 +255,7 @@ def test_epochs_in_one_call_are_epochs_in_many(instruction_set):
     data, orders = make_data(network, 30), make_orders(30, 4)
     learning_rates, seeds = np.array([0.1, 0.05, 0.02, 0.01]), np.array([3, 1, 4, 1])
     together, training = train(network, how, data, orders, learning_rates, instruction_set, seeds)
-    state = kernel.make_state(network, how, make_parameters(network))
+    state = make_state(network, how, make_parameters(network))
     losses = [
         kernel.train(network, how, state, data, *epoch, instruction_set=instruction_set).losses
         for epoch in zip(orders[:, None], learning_rates[:, None], seeds[:, None], strict=True)
@@ -379,7 +368,7 @@ def test_divergence_is_seen_in_losses_whose_weights_are_as_before(
     """The biases of a network without inputs are its scores; a learning rate of 0 keeps them."""
     network, how = Network((1, 2)), Settings(2)
     data = Data(np.zeros((3, 1), dtype=np.float32), np.array([1, 1, 1]))
-    state = kernel.make_state(network, how)
+    state = make_state(network, how)
     state.parameters[2:] = scores
     before = state.parameters.copy()
     training = kernel.train(
@@ -489,8 +478,8 @@ def test_predictions_are_finite_where_scores_are(instruction_set):
     np.testing.assert_allclose(log_proba, expected, rtol=1e-15)
     proba = kernel.predict(network, parameters, X, form="proba", **get)
     np.testing.assert_allclose(proba, [[1, 0, 0], [1 / 3] * 3, [1 / 3] * 3], rtol=1e-15)
-    evaluation = kernel.evaluate(network, parameters, Data(X, np.array([1, 0, 0])), **get)
-    assert evaluation.loss == pytest.approx(2e38)
+    loss, _ = kernel.evaluate(network, parameters, Data(X, np.array([1, 0, 0])), **get)
+    assert loss == pytest.approx(2e38)
 
 
 @pytest.mark.parametrize("instruction_set", SETS)
@@ -535,13 +524,14 @@ def test_an_evaluation_is_the_mean_loss_and_the_weight_of_right_answers(n_rows, 
 def test_the_first_of_equal_scores_is_the_answer():
     network, X = Network((1, 3)), np.ones((3, 1), dtype=np.float32)
     parameters = np.zeros(6, dtype=np.float32)
-    assert kernel.evaluate(network, parameters, Data(X, np.array([0, 1, 2]))).n_right == 1
+    _, n_right = kernel.evaluate(network, parameters, Data(X, np.array([0, 1, 2])))
+    assert n_right == 1
 
 
 def make_arguments():
     """Make arguments that `_compiled.train` accepts."""
     network, how = Network((3, 4, 2)), Settings(4, momentum=0.9, dropout=(0.5,))
-    data, state = make_data(network, 10, weights=True), kernel.make_state(network, how)
+    data, state = make_data(network, 10, weights=True), make_state(network, how)
     return {
         "instruction_set": SETS[-1],
         "layer_sizes": np.array(network.layer_sizes),
@@ -882,7 +872,7 @@ import resource
 import numpy as np
 from skdisk import _kernel as kernel
 network, how = kernel.Network((1, 1000, 2)), kernel.Settings(10**7)
-state = kernel.make_state(network, how)
+state = kernel.State(np.zeros(network.count_parameters(), np.float32))
 data = kernel.Data(np.ones((1, 1), np.float32), np.zeros(1, int))
 orders = np.zeros((1, 10**7), int)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -909,3 +899,19 @@ def test_an_environment_variable_chooses_the_instruction_set(monkeypatch):
     monkeypatch.setenv("SKDISK_INSTRUCTION_SET", "mmx")
     with pytest.raises(ValueError, match=r"must be one of \['none', 'base'.* Got 'mmx'"):
         kernel.choose_instruction_set()
+
+
+def test_where_the_kernel_was_not_compiled_every_function_says_so(monkeypatch):
+    monkeypatch.setattr(kernel.trainer, "_compiled", None)
+    network, X = Network((1, 2)), np.zeros((1, 1), dtype=np.float32)
+    parameters, data = np.zeros(4, dtype=np.float32), Data(X, np.zeros(1, dtype=np.int64))
+    state, rates = kernel.State(parameters), np.ones(1)
+    assert kernel.get_instruction_sets() == []
+    for call in (
+        lambda: kernel.train(network, Settings(), state, data, make_orders(1, 1), rates),
+        lambda: kernel.evaluate(network, parameters, data),
+        lambda: kernel.predict(network, parameters, X),
+        lambda: kernel.compute_outputs(network, parameters, X),
+    ):
+        with pytest.raises(RuntimeError, match=r"no kernel: skdisk was .* could not be compiled"):
+            call()

@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ KNOWN = {
 # Below all wings: private names of others.
 COMPAT = "_compat"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MOST_FILES, MOST_FLOORS = 34, 10
+MOST_FILES, MOST_FLOORS = 34, 11
 
 
 def name_module(path):
@@ -88,6 +90,23 @@ def test_a_wing_knows_only_what_is_its_business(path):
     others = packages - set(sys.stdlib_module_names) - {"numpy", "scipy"}
     if wing:
         assert others <= KNOWN[wing]
+
+
+def test_what_is_imported_is_declared():
+    path = Path(__file__).parent.parent / "pyproject.toml"
+    project = tomllib.loads(path.read_text())["project"]
+    needed = {bound.split(">=")[0] for bound in project["dependencies"]}
+    extras = project["optional-dependencies"].values()
+    optional = {bound.split(">=")[0] for bounds in extras for bound in bounds}
+    imported = {
+        module.split(".")[0]
+        for path in FILES
+        for level, module, _ in read_imports(path)
+        if not level
+    }
+    distributions = packages_distributions()
+    found = {distributions[name][0] for name in imported - set(sys.stdlib_module_names)}
+    assert needed <= found <= needed | optional
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_module)

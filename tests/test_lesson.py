@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import skdisk
 from skdisk.__main__ import main
 
 LINE = re.compile(r" *(initial|trained|\d+)   +(\d+\.\d{3}) %")
@@ -35,7 +36,8 @@ def test_the_default_run_reproduces_the_lesson(capsys, tmp_path):
     png = (tmp_path / "disk.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", png[16:24])
-    assert width > height > 600
+    assert width > height > 500
+    assert len(png) < 150_000
 
 
 SMALL = ["--n-samples", "100", "--epochs", "11", "--lr", "0.1", "--no-plot"]
@@ -76,11 +78,17 @@ def test_options_are_used(capsys, tmp_path, monkeypatch):
         (["--seed", "-1"], "'random_state' parameter .* Got -1"),
         (["--device", "abacus"], "'abacus' is not available. On this machine there are: cpu"),
         (["--output", "no/such/folder/disk.png"], "there is no folder 'no/such/folder'"),
+        (["--output", "x.xyz"], "'x.xyz' cannot be written: Format 'xyz' is not supported .*png"),
+        (["--output", "x"], "'x' cannot be written: Format '' is not supported"),
+        (["--output", "."], "'.' cannot be written: .* directory"),
+        (["--output", "/dev/null/x.png"], "there is no folder '/dev/null'"),
+        (["--output", "/proc/x.png"], "'/proc/x.png' cannot be written"),
         (["--colour"], "unrecognized arguments: --colour"),
     ],
     ids=" ".join,
 )
-def test_a_bad_value_is_one_line_and_status_2(capsys, options, match):
+def test_a_bad_value_is_one_line_and_status_2(capsys, tmp_path, monkeypatch, options, match):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
         main(options)
     out, err = capsys.readouterr()
@@ -103,9 +111,45 @@ def test_help_says_what_each_option_does(capsys):
     out = capsys.readouterr().out
     for option in (
         *("--n-samples", "--epochs", "--batch-size", "--lr", "--hidden", "--seed"),
-        *("--device", "--output", "--no-plot"),
+        *("--device", "--output", "--no-plot", "--version"),
     ):
         assert re.search(rf"^  {option}\b.*\w+", out, re.MULTILINE)
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"skdisk {skdisk.__version__}\n"
+
+
+def test_an_earlier_picture_stays_until_the_new_one_is_drawn(tmp_path, capsys):
+    path = tmp_path / "disk.svg"
+    path.write_text("the earlier one")
+    with pytest.raises(SystemExit):
+        main(["--output", str(path), "--lr", "-1"])
+    assert path.read_text() == "the earlier one"
+    main(["--output", str(path), *SMALL[:6]])
+    assert "</svg>" in path.read_text()
+
+
+def test_accuracy_and_loss_have_axes_of_their_own(monkeypatch, tmp_path, capsys):
+    figures = []
+    monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
+    main(["--output", str(tmp_path / "disk.png"), *SMALL[:6]])
+    *_, figure = figures
+    titles = [ax.get_ylabel() for ax in figure.axes]
+    assert titles == ["x1", "probability of inside", "accuracy (%)", "mean loss (nats)"]
+    boxes = [ax.get_position().frozen() for ax in figure.axes]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+    training, fresh = figure.axes[2].get_lines()
+    out = capsys.readouterr().out
+    table = [accuracy for label, accuracy in read_table(out) if label != "initial"]
+    assert training.get_ydata() == pytest.approx(table, abs=1e-3)
+    assert fresh.get_ydata()[-1] == pytest.approx(read_fresh_accuracy(out), abs=0.01)
+    assert [*training.get_xdata()] == [*fresh.get_xdata()] == [0, 10, 11]
+    assert len(figure.axes[3].get_lines()[0].get_xdata()) == 11
 
 
 def test_it_runs_as_a_module(tmp_path):

@@ -4,12 +4,14 @@ import pickle
 
 import pytest
 from sklearn.base import clone
-from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdisk import make_disk
+
+callback = pytest.importorskip("sklearn.callback", reason="scikit-learn 1.8 has no callbacks")
+ProgressBar, ScoringMonitor = callback.ProgressBar, callback.ScoringMonitor
 
 
 class Record:

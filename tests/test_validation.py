@@ -179,6 +179,17 @@ def test_the_history_has_its_columns_and_one_row_an_epoch(make_clf, disk):
     assert make_clf().fit(X, y).history_.columns.tolist() == columns
 
 
+@pytest.mark.parametrize("lr_schedule", ["constant", "cosine", "one_cycle"])
+def test_early_stopping_may_end_a_training_without_end(overfit, noisy, lr_schedule, fused):
+    # A list of the learning rates of all epochs would be larger than any memory.
+    clf = overfit(early_stopping=True, max_epochs=10**15, lr_schedule=lr_schedule, fused=fused)
+    if lr_schedule == "one_cycle":
+        # It begins with a 25th of lr.
+        clf.set_params(lr=0.5)
+    clf.set_params(n_iter_no_change=2).fit(*noisy[:2])
+    assert clf.n_iter_ < 1000
+
+
 def test_a_training_that_ran_out_of_epochs_says_so(overfit, noisy):
     X, y, *_ = noisy
     with pytest.warns(ConvergenceWarning, match=r"max_epochs=3 ended .* of epoch 3\. Try more"):
@@ -214,9 +225,15 @@ def test_a_warm_start_holds_the_same_rows_out_and_begins_to_count_anew(overfit, 
 BAD = {
     "X_val alone": ({"X_val": [[0.0, 0.0]]}, "X_val was passed without y_val. Pass both"),
     "y_val alone": ({"y_val": [0]}, "y_val was passed without X_val. Pass both"),
-    "other columns": ({"X_val": [[0.0]], "y_val": [0]}, "X has 1 features, but"),
-    "unknown label": ({"X_val": [[0.0, 0.0]], "y_val": [5]}, r"y_val has labels .* \[5\]"),
-    "NaN": ({"X_val": [[0.0, np.nan]], "y_val": [0]}, "contains NaN"),
+    "other columns": ({"X_val": [[0.0]], "y_val": [0]}, "X_val has 1 features, X has 2"),
+    "unknown label": (
+        {"X_val": [[0.0, 0.0]], "y_val": [5]},
+        r"y_val has labels that are not among the classes .* \[5\]. Leave the rows of labels that",
+    ),
+    "NaN": ({"X_val": [[0.0, np.nan]], "y_val": [0]}, "Input X_val contains NaN"),
+    "text": ({"X_val": [["a", 1]], "y_val": [0]}, r"X_val has columns that are not numbers: \[0"),
+    "missing label": ({"X_val": [[0.0, 0.0]], "y_val": [None]}, "Input y_val contains NaN"),
+    "two labels": ({"X_val": [[0.0, 0.0]], "y_val": [[0, 1]]}, "y_val should be a 1d array"),
     "lengths": ({"X_val": [[0.0, 0.0]], "y_val": [0, 1]}, "inconsistent numbers of samples"),
     "no rows": ({"X_val": np.empty((0, 2)), "y_val": []}, "0 sample"),
 }

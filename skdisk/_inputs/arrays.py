@@ -1,44 +1,41 @@
-"""From what users hold their data in to NumPy arrays; whether an array holds real numbers.
+"""From what users hold their data in to NumPy arrays: of real numbers, and of labels.
 
-What another library raises on the way becomes an error in words here, and nowhere else. Nothing
-here knows rows, labels or weights.
+What another library raises on the way becomes an error in words here, and nowhere else. Labels
+stay what they were until `encode_labels` gives the network their positions among the classes.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
+from sklearn.metrics import accuracy_score
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
 
 # The kinds of NumPy's dtypes that are real numbers.
 NUMBERS = "biuf"
 # Other floats of torch are made float32, which holds all of their values.
 FLOATS_OF_NUMPY = (torch.float16, torch.float32, torch.float64)
+# The kinds of labels: what NumPy can sort and compare. Strings may be objects as well.
+KINDS = {**dict.fromkeys(NUMBERS, "numbers"), "U": "strings", "M": "dates", "m": "durations"}
+# What to do about labels that are not among the classes.
+REMEDIES = {
+    "y": "Pass all classes on the first call of partial_fit, or fit anew with warm_start=False.",
+    "y_val": "Leave the rows of labels that y does not have out of X_val and y_val.",
+}
 
 
 def as_array(values, name):
-    """Make an array of whatever holds values, of their own dtype.
-
-    Parameters
-    ----------
-    values : array-like, tensor, or series or array of pandas, polars or Arrow
-        The values.
-    name : str
-        How they are called in the error message.
-
-    Returns
-    -------
-    array : ndarray of the same shape
-        The values; the user's own memory where it is an array already.
-
-    Raises
-    ------
-    ValueError
-        If values are masked, or cannot be turned into an array.
-    """
+    """Make an array of whatever holds values, of their own dtype; an array stays what it is."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise ValueError(f"{name} has masked values. Fill them in or drop their rows.")
     try:
         if isinstance(values, torch.Tensor):
-            return _convert_tensor(values)
+            values = values.detach().cpu().resolve_conj().resolve_neg()
+            is_known = not values.is_floating_point() or values.dtype in FLOATS_OF_NUMPY
+            return (values if is_known else values.float()).numpy()
         dtype = getattr(values, "dtype", None)
         # np.asarray would make floats of nullable ints, and objects of bools.
         if (
@@ -56,27 +53,10 @@ def as_array(values, name):
         ) from error
 
 
-def _convert_tensor(tensor):
-    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-    if tensor.is_floating_point() and tensor.dtype not in FLOATS_OF_NUMPY:
-        tensor = tensor.float()
-    return tensor.numpy()
-
-
 def find_fault(array):
-    """Find out why an array cannot be read as real numbers.
+    """Return the ValueError or TypeError that tells why an array is not real numbers, or None.
 
-    Dates and durations can be in NumPy's eyes: as a number of nanoseconds, or of days.
-
-    Parameters
-    ----------
-    array : ndarray
-        The values.
-
-    Returns
-    -------
-    fault : ValueError, TypeError or None
-        What is in the way, if anything is.
+    NumPy would take dates and durations for numbers of nanoseconds, or of days.
     """
     kind = array.dtype.kind
     if kind in NUMBERS:
@@ -85,11 +65,9 @@ def find_fault(array):
         return ValueError(f"dtype {array.dtype}")
     if pd.isna(array).any():
         return ValueError("NaN")
-    if kind == "O":
-        dates = (np.datetime64, np.timedelta64)
-        found = next((cell for cell in array.flat if isinstance(cell, dates)), None)
-        if found is not None:
-            return ValueError(f"{found!r}")
+    dates = [cell for cell in array.flat if isinstance(cell, (np.datetime64, np.timedelta64))]
+    if dates:
+        return ValueError(f"{dates[0]!r}")
     try:
         with np.errstate(over="ignore"):
             array.astype(np.float64)
@@ -98,3 +76,135 @@ def find_fault(array):
     except (TypeError, ValueError) as error:
         return error
     return None
+
+
+def check_labels(y, X, name="y"):
+    """Check the labels of the rows `X`; return an array of shape (n_samples,)."""
+    labels = _as_labels(y, name)
+    check_consistent_length(X, labels)
+    assert_all_finite(labels, input_name=name)
+    return column_or_1d(labels, input_name=name, warn=True)
+
+
+def _as_labels(y, name):
+    """Make an array in which each label is what it was, and refuse what no label can be.
+
+    A column stays one, for which scikit-learn has a warning. The dtype is of one of the `KINDS`,
+    or objects that are strings.
+    """
+    if y is None:
+        raise ValueError(
+            f"The estimator requires {name} to be passed, but the target {name} is None."
+        )
+    if sparse.issparse(y):
+        raise TypeError(f"Sparse data was passed for {name}. Use {name}.toarray().ravel().")
+    if isinstance(y, pd.DataFrame) and y.shape[1] == 1:
+        return _as_labels(y.iloc[:, 0], name)[:, np.newaxis]
+    if isinstance(getattr(y, "dtype", None), pd.CategoricalDtype):
+        codes = pd.Categorical(y).codes
+        _check_missing(codes < 0, name)
+        return _as_labels(y.dtype.categories, name)[codes]
+    labels = as_array(y, name)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return _as_labels(labels[:, 0], name)[:, np.newaxis]
+    if labels.ndim != 1:
+        raise ValueError(
+            f"{name} should be a 1d array, got an array of shape {labels.shape} instead. For "
+            "several labels per row use sklearn.multioutput.MultiOutputClassifier."
+        )
+    if labels.dtype.kind != "V":
+        _check_missing(pd.isna(labels), name)
+    cells = None
+    if labels.dtype.kind in "OT":
+        if all(isinstance(label, str) for label in labels):
+            return labels.astype(object, copy=False)
+        cells = labels.tolist()
+    elif isinstance(y, Sequence):
+        # Of numbers and strings NumPy makes strings.
+        cells = list(y)
+    return _settle_dtype(labels, cells, name)
+
+
+def _check_missing(is_missing, name):
+    if np.any(is_missing):
+        # scikit-learn's words, which its users and its checks look for.
+        raise ValueError(
+            f"Input {name} contains NaN: every row needs a label. Drop the rows without one."
+        )
+
+
+def _settle_dtype(labels, cells, name):
+    """Convert to one of the `KINDS`, and refuse what would not stay what it is."""
+    settled = labels if cells is None else as_array(cells, name)
+    dtype = settled.dtype.newbyteorder("=")
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        # Longer floats are not the same on every machine.
+        dtype = np.dtype(np.float64)
+    with np.errstate(over="ignore"):
+        settled = settled.astype(dtype, copy=False)
+    if cells is None:
+        is_same = dtype.kind in KINDS and (settled == labels).all()
+    else:
+        is_same = dtype.kind in KINDS and settled.ndim == 1 and settled.tolist() == cells
+    if not is_same and cells and all(isinstance(cell, str) for cell in cells):
+        # NumPy's own strings lose null characters at the end.
+        return np.array(cells, dtype=object)
+    if not is_same:
+        kinds = sorted({type(label).__name__ for label in cells or labels})
+        raise ValueError(
+            f"{name} has labels of the type {' and '.join(kinds)}. Labels are strings, ints of at "
+            "most 64 bits, floats or bools, all of one kind: convert them first, for example with "
+            f"[str(label) for label in {name}], or label.decode() for bytes."
+        )
+    return settled
+
+
+def find_classes(y):
+    """Return the sorted labels that occur, each once; refuse continuous numbers."""
+    classes = np.unique(y)
+    # Of no other labels has scikit-learn anything to say, and it takes its time.
+    if classes.dtype.kind == "f" or 2 * len(classes) > len(y):
+        check_classification_targets(y)
+    return classes
+
+
+def check_classes(classes):
+    """Check and sort the labels that a user says there are."""
+    labels = _as_labels(classes, "classes")
+    if not labels.size:
+        raise ValueError(
+            f"classes must be a list of all labels that will ever occur. Got {classes!r}."
+        )
+    return np.unique(labels)
+
+
+def locate_labels(classes):
+    """Map each label to its position; what is equal in Python is the same label: True is 1."""
+    return {label: position for position, label in enumerate(classes)}
+
+
+def encode_labels(y, classes, name="y"):
+    """Replace each label by its position in `classes`, an int64; refuse those not among them."""
+    codes, labels = pd.factorize(y)
+    known = locate_labels(classes)
+    positions = np.array([known.get(label, -1) for label in labels])
+    unknown = labels[positions < 0]
+    if len(unknown):
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise ValueError(
+            f"{name} has labels that are not among the classes {classes.tolist()}: "
+            f"{unknown[:5].tolist()}{more}. {REMEDIES[name]}"
+        )
+    return positions[codes]
+
+
+def compute_accuracy(y, predicted, sample_weight):
+    """Compute the share of rows whose label is predicted; refuse labels of another kind."""
+    y = _as_labels(y, "y")
+    kinds = [KINDS.get(labels.dtype.kind, "strings") for labels in (y, predicted)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"y has labels that are {kinds[0]}, of dtype {y.dtype}; the classes of the fit are "
+            f"{kinds[1]}, of dtype {predicted.dtype}. Convert y to the type that it had in fit."
+        )
+    return accuracy_score(y, predicted, sample_weight=sample_weight)

@@ -1,4 +1,4 @@
-"""The rows that users have, checked, as float32."""
+"""The rows that users have, checked, as float32; warnings of how they are scaled."""
 
 import warnings
 
@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_array
 from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import validate_data
 
-from .._network.prediction import FEW_ROWS, count_rows_at_once
+from .._network.prediction import count_rows_at_once
+from .._network.surroundings import leave_as_found
 from .arrays import NUMBERS, as_array, find_fault
-from .labels import labels_as_array
 
 # Features get a warning whose standard deviations differ by more than this factor, the largest of
 # which is larger than this in root mean square, or whose rows are shorter than this: measured with
@@ -32,214 +32,179 @@ FEWEST_TO_COMPARE = 20
 LARGEST = np.finfo(np.float32).max
 
 
-def check_rows(estimator, X, *y, reset):
-    """Check rows, and labels if there are any, as scikit-learn does.
+def check_rows(estimator, X, *, reset, name="X"):
+    """Check rows as scikit-learn does, and make them a float32 array, CSR matrix or tensor.
 
-    Parameters
-    ----------
-    estimator : MLPDiskClassifier
-        It learns the number and names of features, or compares them.
-    X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
-        The rows.
-    *y : array-like of shape (n_samples,)
-        None or one.
-    reset : bool
-        Whether the estimator learns.
-
-    Returns
-    -------
-    X : ndarray, CSR matrix or tensor of shape (n_samples, n_features), dtype=float32
-        The rows; a tensor only where the input is one on an accelerator, where it stays. An array
-        to predict from is the user's own, of any dtype of numbers: it may be larger than memory.
-    y : ndarray of shape (n_samples,)
-        The labels, if there were any.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If they are not what the network can take.
+    They are a tensor only where `X` is one on an accelerator, where it stays. The estimator learns
+    the number and names of features (`reset`), or compares them.
     """
     if isinstance(X, torch.Tensor) and X.device.type not in ("cpu", "meta"):
-        return check_tensor(estimator, X.detach(), *y, reset=reset)
+        checked = check_tensor(X.detach(), name)
+    else:
+        X = _as_container(X, name)
+        # Values beyond float32 become infinite here, and are refused as such; so does the sum of
+        # large values, or it becomes NaN, which says nothing of them.
+        with np.errstate(over="ignore", invalid="ignore"):
+            checked = check_array(
+                X,
+                accept_sparse=["csr", "csc"],
+                dtype=np.float32,
+                order="C",
+                force_writeable=not sparse.issparse(X),
+                estimator=estimator,
+                input_name=name,
+            )
+        if sparse.issparse(checked):
+            checked = _as_csr(checked)
+    _check_features(estimator, X, reset, name)
+    return checked
+
+
+def check_rows_to_predict(estimator, X):
+    """Check rows to predict from: a good array stays the user's own, of any dtype of numbers.
+
+    It may be larger than memory; and of one row scikit-learn's checks would take most of the time.
+    """
+    if not _is_good_array(X):
+        return leave_as_found(check_rows)(estimator, X, reset=False)
+    if hasattr(estimator, "feature_names_in_") or X.shape[1] != estimator.n_features_in_:
+        _check_features(estimator, X, reset=False, name="X")
+    return X
+
+
+def _is_good_array(X):
+    """Tell whether an array is plainly right: chunk by chunk, so that it is not copied whole."""
+    is_array = type(X) in (np.ndarray, np.memmap) and X.dtype.kind in NUMBERS
+    if not is_array or X.ndim != 2 or 0 in X.shape:
+        return False
+    n_rows = count_rows_at_once(X.shape[1])
+    chunks = (X[i : i + n_rows] for i in range(0, len(X), n_rows))
+    # NaN is not below it either.
+    return all(np.abs(chunk).max() <= LARGEST for chunk in chunks)
+
+
+def _as_container(X, name):
+    """Make what is neither sparse nor a frame an array, and refuse what holds no numbers."""
     if sparse.issparse(X):
-        _check_indices(X)
+        _check_indices(X, name)
     elif not (isinstance(X, np.matrix) or hasattr(X, "columns")):
-        X = as_array(X, "X")
-    _check_numbers(X)
-    if not (y or reset) and _is_finite_array(X):
-        validate_data(estimator, X, reset=False, skip_check_array=True)
-        return X
-    # Values beyond float32 become infinite here, and are refused as such; so does the sum of large
-    # values, or it becomes NaN, which says nothing of them.
-    with np.errstate(over="ignore", invalid="ignore"):
-        checked = validate_data(
-            estimator,
-            X,
-            *map(labels_as_array, y),
-            accept_sparse=["csr", "csc"],
-            dtype=np.float32,
-            order="C",
-            force_writeable=not sparse.issparse(X),
-            reset=reset,
-        )
-    if not sparse.issparse(X):
-        return checked
-    return (_as_csr(checked[0], X), checked[1]) if y else _as_csr(checked, X)
+        X = as_array(X, name)
+    _check_numbers(X, name)
+    return X
 
 
-def _check_indices(X):
+def _check_features(estimator, X, reset, name):
+    """Learn the number and names of features, or compare them."""
+    if name != "X" and X.shape[1] != estimator.n_features_in_:
+        raise ValueError(f"{name} has {X.shape[1]} features, X has {estimator.n_features_in_}.")
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+
+
+def _check_indices(X, name):
     """Refuse a compressed matrix whose indices point outside it, where SciPy reads and writes."""
     if X.format not in ("csr", "csc"):
         return
-    n = X.shape[1] if X.format == "csr" else X.shape[0]
-    starts = X.indptr
-    indices = X.indices[: starts[-1]]
-    if (
-        starts[0] != 0
-        or starts[-1] > min(len(indices), len(X.data))
-        or (np.diff(starts) < 0).any()
-        or (len(indices) and not 0 <= indices.min() <= indices.max() < n)
-    ):
+    make = {"csr": sparse.csr_array, "csc": sparse.csc_array}[X.format]
+    try:
+        # The check cuts off what is too long, which must not be the user's own.
+        make((X.data, X.indices, X.indptr), shape=X.shape).check_format(full_check=True)
+    except ValueError as error:
         raise ValueError(
-            f"X is a damaged {X.format.upper()} matrix: its indices or index pointers are outside "
-            f"of its shape {X.shape}. X.check_format() tells more; make the matrix anew."
-        )
+            f"{name} is a damaged {X.format.upper()} matrix: {error}. Make it anew."
+        ) from error
 
 
-def _as_csr(checked, X):
+def _as_csr(rows):
     """Make a CSR matrix without repeated entries, and leave the user's own as it is."""
-    rows = checked.tocsr()
+    rows = rows.tocsr()
     if not rows.has_canonical_format:
-        rows = rows.copy() if rows is X or rows is checked else rows
+        rows = rows.copy()
         rows.sum_duplicates()
     return rows
 
 
-def _check_numbers(X):
+def _check_numbers(X, name):
     """Refuse what holds no real numbers; columns of text, dates and the like by name."""
     if isinstance(X, pd.DataFrame) and not len(X.columns):
-        raise ValueError(f"X has no columns: it is a DataFrame of shape {X.shape}.")
+        raise ValueError(f"{name} has no columns: it is a DataFrame of shape {X.shape}.")
     if isinstance(X, np.ndarray) and X.dtype.kind == "c":
-        # Before the labels, which may be complex as well.
-        raise ValueError(f"Complex data not supported. X has dtype {X.dtype}.")
+        raise ValueError(f"Complex data not supported. {name} has dtype {X.dtype}.")
     if isinstance(X, np.ndarray) and X.ndim != 2 and X.dtype.kind not in NUMBERS:
         raise ValueError(
             f"Expected 2D array of numbers, got one of shape {X.shape} and dtype {X.dtype}."
         )
+    if hasattr(X, "columns"):
+        _check_names(X, name)
     faults = {}
-    for name, column in _find_suspects(X):
-        column = as_array(column, f"The column {name!r} of X")
+    for column_name, column in _find_suspects(X):
+        column = as_array(column, f"The column {column_name!r} of {name}")
         fault = find_fault(column)
         if fault is None and column.ndim > 1:
             fault = ValueError("several values in a cell")
         if fault is not None:
-            faults[name] = fault
+            faults[column_name] = fault
     if not faults:
         return
-    name, fault = next(iter(faults.items()))
+    first, fault = next(iter(faults.items()))
     kind = TypeError if isinstance(fault, TypeError) else ValueError
     raise kind(
-        f"X has columns that are not numbers: {list(faults)}. In the column {name!r}: {fault}. "
-        "The network takes numbers: encode text and categories, for example with a OneHotEncoder "
-        "in a ColumnTransformer, and turn dates and durations into a number of days."
+        f"{name} has columns that are not numbers: {list(faults)}. In the column {first!r}: "
+        f"{fault}. The network takes numbers: encode text and categories, for example with a "
+        "OneHotEncoder in a ColumnTransformer, and turn dates and durations into a number of days."
     ) from fault
+
+
+def _list_names(X):
+    # Arrow has names apart from the columns; an attribute of pandas may be a column of that name.
+    is_arrow = hasattr(X, "column_names") and not isinstance(X, pd.DataFrame)
+    return X.column_names if is_arrow else X.columns
+
+
+def _check_names(X, name):
+    """Refuse columns of one name, in which scikit-learn finds no column."""
+    names = pd.Index(_list_names(X))
+    repeated = names[names.duplicated()].unique().tolist()
+    if repeated:
+        raise ValueError(
+            f"{name} has several columns of the same name: {repeated}. Give each column a name of "
+            "its own, or pass the numbers without names, as an array."
+        )
 
 
 def _find_suspects(X):
     """List names and values of the columns whose dtype is not that of real numbers."""
     if isinstance(X, pd.DataFrame):
-        return [
-            (name, X.iloc[:, i])
-            for i, (name, dtype) in enumerate(X.dtypes.items())
-            if dtype.kind not in NUMBERS
-        ]
-    if hasattr(X, "iter_columns"):
-        # polars
-        return zip(X.columns, X.iter_columns(), strict=True)
-    if hasattr(X, "itercolumns"):
-        # Arrow
-        return zip(X.column_names, X.itercolumns(), strict=True)
+        suspects = [i for i, dtype in enumerate(X.dtypes) if dtype.kind not in NUMBERS]
+        return [(X.columns[i], X.iloc[:, i]) for i in suspects]
+    for method in ("iter_columns", "itercolumns"):
+        # polars, and Arrow
+        if hasattr(X, method):
+            return zip(_list_names(X), getattr(X, method)(), strict=True)
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind not in NUMBERS:
         return enumerate(X.T)
     return []
 
 
-def _is_finite_array(X):
-    """Tell whether an array is plainly right: chunk by chunk, so that it is not copied whole."""
-    if type(X) not in (np.ndarray, np.memmap) or X.dtype.kind not in NUMBERS or X.ndim != 2:
-        return False
-    if 0 in X.shape:
-        return False
-    n_rows = count_rows_at_once(X.shape[1])
-    with np.errstate(over="ignore"):
-        chunks = (X[i : i + n_rows].astype(np.float32) for i in range(0, len(X), n_rows))
-        return all(np.isfinite(chunk).all() for chunk in chunks)
-
-
-def check_tensor(estimator, X, *y, reset):
-    """Do the same for a tensor, wherever it lies, without copying it to the CPU."""
-    if X.ndim != 2 or 0 in X.shape:
+def check_tensor(X, name="X"):
+    """Check a tensor and make it float32, wherever it lies, without copying it to the CPU."""
+    is_dense = X.layout == torch.strided and not X.is_quantized
+    if X.ndim != 2 or 0 in X.shape or X.is_complex() or not is_dense:
         raise ValueError(
-            "Expected a 2D tensor with at least one row and one column, got one of shape "
-            f"{tuple(X.shape)}."
+            f"{name} must be a dense 2D tensor of real numbers with at least one row and one "
+            f"column. Got shape {tuple(X.shape)}, {X.dtype} and {X.layout}."
         )
-    if X.is_complex():
-        raise ValueError("Complex data not supported.")
-    if X.layout != torch.strided or X.is_quantized:
-        raise TypeError(f"Expected a dense tensor of numbers. Got {X.layout} and {X.dtype}.")
     X = X.resolve_neg().float()
     if not X.isfinite().all():
         raise ValueError(
-            "Input X contains NaN, infinity or a value too large for dtype('float32')."
+            f"Input {name} contains NaN, infinity or a value too large for dtype('float32')."
         )
-    labels = [labels_as_array(labels) for labels in y]
-    validate_data(estimator, X, *labels, skip_check_array=True, reset=reset)
-    if not labels:
-        return X
-    check_consistent_length(X, *labels)
-    return X, column_or_1d(*labels, warn=True)
-
-
-def check_few_rows(estimator, X):
-    """Return a few rows as float32 if they are plainly right, else None.
-
-    For one row scikit-learn's checks take longer than all the rest of a prediction. What does not
-    pass here goes to them, and gets their error or their conversion.
-
-    Parameters
-    ----------
-    estimator : MLPDiskClassifier
-        A fitted one.
-    X : array-like
-        The rows.
-
-    Returns
-    -------
-    X : ndarray of shape (n_samples, n_features), dtype=float32, or None
-        The rows.
-    """
-    if (
-        type(X) is not np.ndarray
-        or X.dtype not in (np.float32, np.float64)
-        or X.ndim != 2
-        or not 0 < len(X) <= FEW_ROWS
-        or X.shape[1] != estimator.n_features_in_
-        or hasattr(estimator, "feature_names_in_")
-    ):
-        return None
-    # NaN is not below it either.
-    if not np.abs(X).max() <= LARGEST:
-        return None
-    return X.astype(np.float32, order="C")
+    return X
 
 
 def warn_of_scales(X):
-    """Warn if the features are so scaled that gradient descent will be slow or fail.
+    """Warn if features are so scaled that gradient descent will be slow or fail.
 
-    Parameters
-    ----------
-    X : ndarray, CSR matrix or tensor of shape (n_samples, n_features)
-        The rows.
+    `X` is an array, CSR matrix or tensor of shape (n_samples, n_features).
     """
     means, scales = _compute_moments(X[:: -(-X.shape[0] // ROWS_TO_LOOK_AT)])
     sizes = np.hypot(means, scales)
@@ -277,11 +242,6 @@ def warn_of_other_scale(X, X_val):
     At most a ninth of any numbers is more than three standard deviations from their mean
     (Chebyshev). Where it is more than half of the other set's numbers, and there are not a few,
     the two have not come from one set by chance.
-
-    Parameters
-    ----------
-    X, X_val : ndarray, CSR matrix or tensor of shape (n_rows, n_features), dtype=float32
-        Rows.
     """
     n_rows = min(ROWS_TO_COMPARE, count_rows_at_once(X.shape[1]))
     rows, rows_val = (_make_dense(part[:: -(-part.shape[0] // n_rows)]) for part in (X, X_val))
@@ -306,7 +266,11 @@ def _compute_moments(rows):
     if isinstance(rows, torch.Tensor):
         moments = rows.mean(dim=0), rows.std(dim=0, correction=0)
         return tuple(values.cpu().double().numpy() for values in moments)
-    return rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
+    # One long row for each feature: six times as fast as sums over columns.
+    features = rows.T.astype(np.float64, order="C")
+    means = features.mean(axis=1)
+    features -= means[:, np.newaxis]
+    return means, np.sqrt(np.einsum("ij,ij->i", features, features) / len(rows))
 
 
 def _make_dense(rows):

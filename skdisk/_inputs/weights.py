@@ -1,6 +1,7 @@
 """Weights of rows: checked, multiplied with those of the classes, divided between two sets.
 
-NumPy and scikit-learn; no training.
+In all of it `sample_weight` has one float64 for each row, `class_weights` one for each class; None
+is as if all were 1. `y` has positions of classes.
 """
 
 import sys
@@ -11,31 +12,12 @@ import torch
 
 from .._compat import check_sample_weight as check_values
 from .._network.noise import hash_rows, mix
-from .arrays import as_array, find_fault
-from .labels import locate_labels
-from .numbers import write_number
+from .arrays import as_array, find_fault, locate_labels
+from .parameters import write_value
 
 
 def check_sample_weight(sample_weight, X):
-    """Check the weights of rows.
-
-    Parameters
-    ----------
-    sample_weight : array-like of shape (n_samples,), float or None
-        The weights.
-    X : array of shape (n_samples, n_features)
-        The rows.
-
-    Returns
-    -------
-    sample_weight : ndarray of shape (n_samples,), dtype=float64, or None
-        The same; None where all weights are equal, which is as if there were none.
-
-    Raises
-    ------
-    ValueError
-        If they are not as many as the rows, not finite, negative, or all zero.
-    """
+    """Check the weights of the rows `X`; equal ones are none."""
     if sample_weight is None:
         return None
     sample_weight = as_array(sample_weight, "sample_weight")
@@ -59,18 +41,7 @@ def _drop_equal(weights):
 
 
 def check_class_weight(class_weight):
-    """Check the values of a dict of class weights.
-
-    Parameters
-    ----------
-    class_weight : dict, "balanced" or None
-        The parameter of the estimator.
-
-    Raises
-    ------
-    ValueError
-        If a weight is negative or not a finite number.
-    """
+    """Check the values of a dict of class weights."""
     if not isinstance(class_weight, dict):
         return
     for label, weight in class_weight.items():
@@ -80,34 +51,15 @@ def check_class_weight(class_weight):
         if not (is_real and 0 <= value <= sys.float_info.max):
             raise ValueError(
                 "The weights in class_weight must be finite numbers of at least 0. Got "
-                f"{write_number(weight)} for the class {label!r}."
+                f"{write_value(weight)} for the class {label!r}."
             )
 
 
 def compute_class_weights(class_weight, classes, y, sample_weight):
-    """Compute the weight of each class.
+    """Compute the weight of each class from the parameter of the estimator.
 
-    Parameters
-    ----------
-    class_weight : dict, "balanced" or None
-        By label; those that are not there have 1. "balanced" gives all classes that occur the same
-        weight in sum: n_samples / (n_classes * count), where rows count by their weight.
-    classes : ndarray of shape (n_classes,)
-        The labels.
-    y : ndarray of shape (n_samples,), dtype=int64
-        Positions in `classes`.
-    sample_weight : ndarray of shape (n_samples,) or None
-        Weights of rows.
-
-    Returns
-    -------
-    weights : ndarray of shape (n_classes,), dtype=float64, or None
-        None where all are 1.
-
-    Raises
-    ------
-    ValueError
-        If keys are not among the labels, or weights of rows are too far apart to be balanced.
+    "balanced" gives all classes that occur the same weight in sum: n_samples / (n_classes *
+    count), where rows count by their weight.
     """
     if class_weight is None:
         return None
@@ -152,21 +104,8 @@ def _bring_near_one(weights):
 def multiply_weights(sample_weight, class_weights, y):
     """Multiply the weights of rows with those of their classes.
 
-    Parameters
-    ----------
-    sample_weight : ndarray of shape (n_samples,) or None
-        Weights of rows.
-    class_weights : ndarray of shape (n_classes,) or None
-        Weights of classes.
-    y : ndarray of shape (n_samples,), dtype=int64
-        The rows' classes.
-
-    Returns
-    -------
-    weights : ndarray of shape (n_samples,), dtype=float64, or None
-        The products, of two factors in a unit of their own, so that they are finite: 0 is a
-        product that is 0, or 1e308 times smaller than the largest. None where there are no
-        weights.
+    Of two factors the products have a unit of their own, so that they are finite: 0 is a product
+    that is 0, or 1e308 times smaller than the largest.
     """
     if class_weights is None:
         return sample_weight
@@ -180,29 +119,7 @@ def multiply_weights(sample_weight, class_weights, y):
 
 
 def leave_out_weightless(X, y, sample_weight, class_weights):
-    """Leave out the rows whose weight is zero, or whose class's is.
-
-    Parameters
-    ----------
-    X : ndarray, tensor or CSR matrix of shape (n_samples, n_features)
-        The rows.
-    y : ndarray of shape (n_samples,), dtype=int64
-        The rows' classes.
-    sample_weight : ndarray of shape (n_samples,) or None
-        Weights of rows.
-    class_weights : ndarray of shape (n_classes,) or None
-        Weights of classes.
-
-    Returns
-    -------
-    X, y, sample_weight
-        The same of the rows that are left; the very ones where none is left out.
-
-    Raises
-    ------
-    ValueError
-        If no row is left.
-    """
+    """Leave out the rows whose weight is zero, or whose class's is; return the first three."""
     weights = multiply_weights(sample_weight, class_weights, y)
     if weights is None or weights.all():
         return X, y, sample_weight
@@ -216,21 +133,11 @@ def leave_out_weightless(X, y, sample_weight, class_weights):
 
 
 def scale_to_mean_one(weights):
-    """Divide weights by their mean, so that their scale means nothing.
-
-    Parameters
-    ----------
-    weights : ndarray of shape (n_samples,), dtype=float64, or None
-        The weights, above zero; their sum may be too large for a float.
-
-    Returns
-    -------
-    weights : tensor of shape (n_samples,), dtype=float64, or None
-        Their mean is 1; None where they are all equal.
-    """
+    """Divide weights above 0 by their mean: a float64 tensor, or None where they are all equal."""
     weights = None if weights is None else _drop_equal(weights)
     if weights is None:
         return None
+    # Their sum may be too large for a float.
     weights = _bring_near_one(weights)
     return torch.tensor(weights / weights.mean())
 
@@ -238,33 +145,12 @@ def scale_to_mean_one(weights):
 def hold_out(X, y, sample_weight, fraction, seed):
     """Divide rows into those to train on and those to validate on, class by class.
 
-    Which rows are held out is a function of their values and the seed, not of their order. Weights
-    that are whole numbers are repetitions: of a row of weight 3, one repetition may be held out
-    and two be trained on, just as of three equal rows. Rows of other weights are kept whole. A
-    class of which there is a single row is trained on and not validated.
+    Of each class a fraction is held out, at least one row, at most all but one. Which rows these
+    are is a function of their values and the seed, not of their order. Weights that are whole
+    numbers are repetitions: of a row of weight 3, one repetition may be held out and two be
+    trained on, just as of three equal rows. Rows of other weights are kept whole.
 
-    Parameters
-    ----------
-    X : ndarray, tensor or CSR matrix of shape (n_samples, n_features), dtype=float32
-        The rows.
-    y : ndarray of shape (n_samples,), dtype=int64
-        The rows' classes.
-    sample_weight : ndarray of shape (n_samples,) or None
-        Weights of rows.
-    fraction : float
-        How much of each class to hold out; at least one row, at most all but one.
-    seed : int
-        Of the draw.
-
-    Returns
-    -------
-    train, valid : tuple of (ndarray of int64, ndarray of float64)
-        Positions of rows, ascending, and their weights.
-
-    Raises
-    ------
-    ValueError
-        If no class has two rows, so that there is nothing to hold out.
+    Returns positions of rows, ascending, and their weights, of the two sets.
     """
     weights = np.ones(len(y)) if sample_weight is None else sample_weight
     # Counts are exact up to this sum.
@@ -277,6 +163,7 @@ def hold_out(X, y, sample_weight, fraction, seed):
         rows = rows[np.argsort(draw[rows], kind="stable")]
         counts = np.cumsum(units[rows])
         n_rows = counts[-1]
+        # The only row of a class is trained on.
         if n_rows < 2:
             continue
         n_held = np.clip(round(fraction * n_rows), 1, n_rows - 1)

@@ -2,34 +2,28 @@
 
 from .trainer import (
     Data,
-    Evaluation,
     Network,
     Settings,
     State,
-    Training,
     choose_instruction_set,
     compute_outputs,
     evaluate,
     explain_absence,
     get_instruction_sets,
-    make_state,
     predict,
     train,
 )
 
 __all__ = [
     "Data",
-    "Evaluation",
     "Network",
     "Settings",
     "State",
-    "Training",
     "choose_instruction_set",
     "compute_outputs",
     "evaluate",
     "explain_absence",
     "get_instruction_sets",
-    "make_state",
     "predict",
     "train",
 ]

@@ -3,7 +3,11 @@
 NumPy only; nothing here knows torch, scikit-learn or skorch. A network, its settings and its data
 are constant; its state is what training changes. The work is done without the GIL, on the thread
 that calls: many networks, or many rows to predict, are many threads. Arrays must not change while
-a call runs. Whatever does not fit raises ValueError or TypeError before anything is changed.
+a call runs.
+
+Arrays are C-contiguous. Whatever does not fit raises ValueError or TypeError before anything is
+changed, want of memory MemoryError; where there is no kernel, RuntimeError says why. The argument
+`instruction_set` is one of `get_instruction_sets()`; None stands for `choose_instruction_set()`.
 """
 
 import math
@@ -19,24 +23,12 @@ try:
 except ImportError:
     _compiled = None
 
-# What each optimiser remembers of every parameter, by torch's names.
-MEMORY = {
-    "sgd": ("momentum_buffer",),
-    "adam": ("exp_avg", "exp_avg_sq"),
-    "adamw": ("exp_avg", "exp_avg_sq"),
-}
-
 
 class Network(NamedTuple):
-    """What a network is.
+    """What a network is: units of the layers from features to classes, and the hidden ones' f.
 
-    Parameters
-    ----------
-    layer_sizes : sequence of int
-        Features, units of each hidden layer, classes.
-    activation : str, default="relu"
-        The function of the hidden layers: relu, tanh, logistic, identity, leaky_relu, elu, selu,
-        gelu or silu, as torch.nn computes them by default.
+    The activation is relu, tanh, logistic, identity, leaky_relu, elu, selu, gelu or silu, as
+    torch.nn computes them by default.
     """
 
     layer_sizes: tuple
@@ -50,22 +42,8 @@ class Network(NamedTuple):
 class Settings(NamedTuple):
     """How a network is trained, by the names of PyTorch.
 
-    Parameters
-    ----------
-    batch_size : int, default=32
-        Rows of a step; the last batch of an epoch may have fewer.
-    optimizer : {"sgd", "adam", "adamw"}, default="sgd"
-        The optimiser.
-    momentum, nesterov : float, default=0.0; bool, default=False
-        Of SGD.
-    weight_decay : float, default=0.0
-        Of all optimisers.
-    betas, eps : (float, float), default=(0.9, 0.999); float, default=1e-8
-        Of Adam and AdamW.
-    max_norm : float, default=inf
-        The gradient is scaled down to this norm.
-    dropout : sequence of float, default=()
-        A probability for each hidden layer; () for none.
+    The last batch of an epoch may have fewer rows. The optimiser is sgd, adam or adamw; a
+    gradient is scaled down to `max_norm`. `dropout` is a probability for each hidden layer, or ().
     """
 
     batch_size: int = 32
@@ -79,47 +57,35 @@ class Settings(NamedTuple):
     dropout: tuple = ()
 
     def name_memory(self):
-        """Name what the optimiser remembers, in the order of torch."""
-        if self.optimizer == "sgd" and self.momentum == 0:
-            return ()
-        return MEMORY.get(self.optimizer, ())
+        """Name what the optimiser remembers of every parameter, in the order of torch."""
+        if self.optimizer == "sgd":
+            return ("momentum_buffer",) if self.momentum else ()
+        return ("exp_avg", "exp_avg_sq")
 
 
 class Data(NamedTuple):
     """Rows and what belongs to them.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_rows, n_features), dtype=float32 or float64, or CSR matrix of float32
-        Dense rows are C-contiguous. Rows of float64 are rounded to float32 as they are read.
-    labels : ndarray of shape (n_rows,), dtype=int64
-        Classes, 0 to n_classes - 1.
-    row_weights : ndarray of shape (n_rows,), dtype=float32, default=None
-        How much each row counts; None stands for 1. A batch's loss is the sum of its rows'
-        weighted losses over the number of its rows.
-    row_keys : ndarray of shape (n_rows,), dtype=int64, default=None
-        What dropout depends on, from `hash_rows`. Needed with dropout.
+    A batch's loss is the sum of its rows' weighted losses over the number of its rows.
     """
 
+    # (n_rows, n_features): float32, float64, which is rounded as it is read, or CSR of float32.
     X: Any
+    # (n_rows,), int64: classes, 0 to n_classes - 1.
     labels: np.ndarray
+    # (n_rows,), float32: how much each row counts; None stands for 1.
     row_weights: np.ndarray | None = None
+    # (n_rows,), int64: what dropout depends on, from `hash_rows`.
     row_keys: np.ndarray | None = None
 
 
 @dataclass
 class State:
-    """What training changes.
+    """What training changes; all arrays are float32, of shape (n_parameters,).
 
-    Parameters
-    ----------
-    parameters : ndarray of shape (n_parameters,), dtype=float32
-        In the order of torch's `module.parameters()`: for each layer the weights, of shape
-        (n_out, n_in), row by row, then the biases.
-    memory : dict of str to ndarray of shape (n_parameters,), dtype=float32
-        What the optimiser remembers of each parameter, by torch's names; see `Settings`.
-    n_steps : int, default=0
-        How many steps have been made.
+    Parameters are in the order of torch's `module.parameters()`: for each layer the weights, of
+    shape (n_out, n_in), row by row, then the biases. The memory of the optimiser has the same
+    order, and the names of torch.
     """
 
     parameters: np.ndarray
@@ -130,16 +96,9 @@ class State:
 class Training(NamedTuple):
     """What `train` returns.
 
-    Attributes
-    ----------
-    losses : ndarray of shape (n_epochs, n_batches), dtype=float32
-        The loss of every batch before its step; where the training diverged, there is one epoch
-        more than `n_epochs`: the bad one, the last.
-    n_epochs : int
-        How many epochs have changed the state.
-    diverged : bool
-        Whether losses or parameters of an epoch were not finite. The state is that of the epoch
-        before.
+    The losses are those of every batch before its step, float32 of shape (n_epochs, n_batches).
+    Where losses or parameters of an epoch are not finite, training has diverged: the state is
+    that of the epoch before, and the losses have one row more than `n_epochs`, the bad one.
     """
 
     losses: np.ndarray
@@ -147,45 +106,16 @@ class Training(NamedTuple):
     diverged: bool
 
 
-class Evaluation(NamedTuple):
-    """What `evaluate` returns.
-
-    Attributes
-    ----------
-    loss : float
-        Mean negative log-likelihood of the rows, by their weights.
-    n_right : float
-        How many rows have their largest score at their class; the sum of their weights.
-    """
-
-    loss: float
-    n_right: float
-
-
 def get_instruction_sets():
-    """Name the instruction sets that this machine has and the kernel knows, the best one last.
-
-    Returns
-    -------
-    names : list of str
-        Some of "base", "avx2", "avx512" and "neon"; none where the kernel is not compiled.
-    """
+    """Name the instruction sets that this machine has and the kernel knows, the best one last."""
     return [] if _compiled is None else _compiled.get_instruction_sets()
 
 
 def choose_instruction_set():
-    """Name the instruction set in use.
+    """Name the instruction set in use; "none" stands for no kernel.
 
-    Returns
-    -------
-    name : str
-        The best one, or what the environment variable SKDISK_INSTRUCTION_SET names. "none" stands
-        for no kernel.
-
-    Raises
-    ------
-    ValueError
-        If the environment variable names one that this machine does not have.
+    It is the best one, or what the environment variable SKDISK_INSTRUCTION_SET names: ValueError
+    if this machine does not have that.
     """
     available = ["none", *get_instruction_sets()]
     name = os.environ.get("SKDISK_INSTRUCTION_SET") or available[-1]
@@ -198,13 +128,7 @@ def choose_instruction_set():
 
 
 def explain_absence():
-    """Say why there is no kernel.
-
-    Returns
-    -------
-    reason : str or None
-        Words that end no sentence; None where there is a kernel.
-    """
+    """Say why there is no kernel, in words that end no sentence; None where there is one."""
     if choose_instruction_set() != "none":
         return None
     if _compiled is None:
@@ -212,250 +136,99 @@ def explain_absence():
     return "the environment variable SKDISK_INSTRUCTION_SET is 'none'"
 
 
-def make_state(network, settings, parameters=None):
-    """Make the state before the first step.
-
-    Parameters
-    ----------
-    network : Network
-        What is to be trained.
-    settings : Settings
-        How.
-    parameters : ndarray of shape (n_parameters,), dtype=float32, default=None
-        The first parameters, which training will change; None stands for zeros.
-
-    Returns
-    -------
-    state : State
-        With memory of zeros.
-    """
-    n = network.count_parameters()
-    if parameters is None:
-        parameters = np.zeros(n, dtype=np.float32)
-    memory = {name: np.zeros(n, dtype=np.float32) for name in settings.name_memory()}
-    return State(parameters, memory)
-
-
-def _describe_network(network, parameters, instruction_set):
+def _call(function, network, parameters, X, instruction_set, **others):
+    """Call compiled code with what every function of it is given, and some more."""
     name = instruction_set or choose_instruction_set()
     if name == "none" or _compiled is None:
         raise RuntimeError(f"There is no kernel: {explain_absence()}.")
-    return {
-        "instruction_set": name,
-        "layer_sizes": np.array(network.layer_sizes, dtype=np.int64),
-        "activation": network.activation,
-        "parameters": parameters,
-    }
+    is_sparse, n_features = hasattr(X, "indptr"), network.layer_sizes[0]
+    if is_sparse and X.shape[1] != n_features:
+        raise ValueError(f"X must have {n_features} features. Got {X.shape[1]} instead.")
+    return getattr(_compiled, function)(
+        instruction_set=name,
+        layer_sizes=np.array(network.layer_sizes, dtype=np.int64),
+        activation=network.activation,
+        parameters=parameters,
+        values=X.data if is_sparse else X,
+        indices=X.indices if is_sparse else None,
+        indptr=X.indptr if is_sparse else None,
+        **others,
+    )
 
 
-def _describe_rows(network, X):
-    if not hasattr(X, "indptr"):
-        return {"values": X, "indices": None, "indptr": None}
-    if X.shape[1] != network.layer_sizes[0]:
-        raise ValueError(
-            f"X must have {network.layer_sizes[0]} features. Got {X.shape[1]} instead."
-        )
-    return {"values": X.data, "indices": X.indices, "indptr": X.indptr}
-
-
-def _describe_memory(settings, memory):
+def _describe_settings(settings, memory):
     names = settings.name_memory()
     if set(memory) != set(names):
         raise ValueError(
             f"The memory of {settings.optimizer} must hold {sorted(names)}. Got {sorted(memory)} "
             "instead."
         )
-    arrays = [memory[name] for name in names] + [None, None]
-    return {"memory0": arrays[0], "memory1": arrays[1]}
-
-
-def _describe_settings(settings):
     described = settings._asdict()
     described["beta1"], described["beta2"] = described.pop("betas")
-    dropout = described.pop("dropout")
+    dropout = settings.dropout
     described["dropout"] = np.array(dropout, dtype=np.float64) if len(dropout) else None
-    return described
+    arrays = [memory[name] for name in names] + [None, None]
+    return described | {"memory0": arrays[0], "memory1": arrays[1]}
 
 
 def train(
-    network,
-    settings,
-    state,
-    data,
-    orders,
-    learning_rates,
-    seeds=None,
-    *,
-    instruction_set=None,
+    network, settings, state, data, orders, learning_rates, seeds=None, *, instruction_set=None
 ):
-    """Train a network for some epochs.
+    """Train a network for some epochs, which change the state in place, one after another.
 
-    Parameters
-    ----------
-    network : Network
-        What to train.
-    settings : Settings
-        How.
-    state : State
-        What is changed, in place, epoch by epoch.
-    data : Data
-        What to train on.
-    orders : ndarray of shape (n_epochs, n_rows_of_an_epoch), dtype=int64
-        For each epoch, positions of rows in the order in which they are seen.
-    learning_rates : ndarray of shape (n_epochs,), dtype=float64
-        One for each epoch.
-    seeds : ndarray of shape (n_epochs,), dtype=int64, default=None
-        Of each epoch's dropout.
-    instruction_set : str, default=None
-        One of `get_instruction_sets()`; None stands for `choose_instruction_set()`.
-
-    Returns
-    -------
-    training : Training
-        Losses, and how many epochs are in the state.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If an argument does not fit. Nothing has been changed then.
-    MemoryError
-        If there is not enough memory. Nothing has been changed then.
-    RuntimeError
-        If there is no kernel; see `explain_absence`.
+    For each epoch there are, in `orders`, int64 of shape (n_epochs, n_rows_of_an_epoch), positions
+    of rows as they are seen, a float64 in `learning_rates`, and an int64 in `seeds` for dropout.
     """
-    arguments = {
-        **_describe_network(network, state.parameters, instruction_set),
-        **_describe_memory(settings, state.memory),
-        **_describe_settings(settings),
-        **_describe_rows(network, data.X),
-        "n_steps": state.n_steps,
-        "labels": data.labels,
-        "row_weights": data.row_weights,
-        "row_keys": data.row_keys,
-        "orders": orders,
-        "learning_rates": learning_rates,
-        "seeds": seeds,
-    }
-    buffer, n_epochs, diverged, state.n_steps = _compiled.train(**arguments)
+    buffer, n_epochs, diverged, state.n_steps = _call(
+        "train",
+        network,
+        state.parameters,
+        data.X,
+        instruction_set,
+        **_describe_settings(settings, state.memory),
+        n_steps=state.n_steps,
+        labels=data.labels,
+        row_weights=data.row_weights,
+        row_keys=data.row_keys,
+        orders=orders,
+        learning_rates=learning_rates,
+        seeds=seeds,
+    )
     n_batches = -(-orders.shape[1] // settings.batch_size)
     losses = np.frombuffer(buffer, dtype=np.float32).reshape(-1, n_batches)
     return Training(losses[: n_epochs + diverged], n_epochs, diverged)
 
 
 def evaluate(network, parameters, data, *, instruction_set=None):
-    """Compute loss and number of right answers.
-
-    Parameters
-    ----------
-    network : Network
-        The network.
-    parameters : ndarray of shape (n_parameters,), dtype=float32
-        As in `State`.
-    data : Data
-        Rows, labels and weights.
-    instruction_set : str, default=None
-        As in `train`.
-
-    Returns
-    -------
-    evaluation : Evaluation
-        Computed from log-probabilities in float64.
-
-    Raises
-    ------
-    ValueError, TypeError, MemoryError
-        As in `train`; also if all weights are 0.
-    """
-    arguments = {
-        **_describe_network(network, parameters, instruction_set),
-        **_describe_rows(network, data.X),
-        "labels": data.labels,
-        "row_weights": data.row_weights,
-    }
-    return Evaluation(*_compiled.evaluate(**arguments))
+    """Compute, by the weights of the rows, the mean loss, in float64, and how many are right."""
+    given = {"labels": data.labels, "row_weights": data.row_weights}
+    return _call("evaluate", network, parameters, data.X, instruction_set, **given)
 
 
 def predict(network, parameters, X, *, form="log_proba", out=None, instruction_set=None):
-    """Compute probabilities: the softmax, in float64, of scores in float32.
+    """Compute probabilities or their logarithms: the softmax, in float64, of scores in float32.
 
-    What comes out for a row does not depend on the other rows, so that threads may share them.
-
-    Parameters
-    ----------
-    network : Network
-        The network.
-    parameters : ndarray of shape (n_parameters,), dtype=float32
-        As in `State`.
-    X : ndarray of shape (n_rows, n_features), dtype=float32 or float64, or CSR matrix of float32
-        The rows; dense rows are C-contiguous.
-    form : {"log_proba", "proba"}, default="log_proba"
-        Logarithms of probabilities or the probabilities.
-    out : ndarray of shape (n_rows, n_classes), dtype=float64, default=None
-        Where they go; None makes a new array.
-    instruction_set : str, default=None
-        As in `train`.
-
-    Returns
-    -------
-    out : ndarray of shape (n_rows, n_classes), dtype=float64
-        Finite where the scores are.
-
-    Raises
-    ------
-    ValueError, TypeError, MemoryError
-        As in `train`.
+    `X` is as in `Data`, `form` "log_proba" or "proba", `out` float64 of shape (n_rows, n_classes);
+    None makes a new array. What comes out for a row is finite where its scores are, and does not
+    depend on the other rows, so that threads may share them.
     """
     if out is None:
         out = np.empty((X.shape[0], network.layer_sizes[-1]))
-    arguments = {
-        **_describe_network(network, parameters, instruction_set),
-        **_describe_rows(network, X),
-        "form": form,
-        "out": out,
-    }
-    _compiled.predict(**arguments)
+    _call("predict", network, parameters, X, instruction_set, form=form, out=out)
     return out
 
 
 def compute_outputs(network, parameters, X, layer=None, *, out=None, instruction_set=None):
-    """Compute what comes out of a layer.
+    """Compute what comes out of a layer: float32 of shape (n_rows, n_units).
 
-    Parameters
-    ----------
-    network : Network
-        The network.
-    parameters : ndarray of shape (n_parameters,), dtype=float32
-        As in `State`.
-    X : ndarray of shape (n_rows, n_features), dtype=float32 or float64, or CSR matrix of float32
-        The rows; dense rows are C-contiguous.
-    layer : int, default=None
-        1 is the first hidden layer. None stands for the last layer, whose outputs are the scores,
-        before the softmax.
-    out : ndarray of shape (n_rows, n_units), dtype=float32, default=None
-        Where they go; None makes a new array.
-    instruction_set : str, default=None
-        As in `train`.
-
-    Returns
-    -------
-    out : ndarray of shape (n_rows, n_units), dtype=float32
-        Activations of the layer's units.
-
-    Raises
-    ------
-    ValueError, TypeError, MemoryError
-        As in `train`; also if there is no such layer.
+    1 is the first hidden layer. None stands for the last layer, whose outputs are the scores,
+    before the softmax.
     """
     if layer is None:
         layer = len(network.layer_sizes) - 1
     if out is None:
+        # The compiled code refuses a layer that is not there.
         n_units = network.layer_sizes[layer] if layer < len(network.layer_sizes) else 0
         out = np.empty((X.shape[0], n_units), dtype=np.float32)
-    arguments = {
-        **_describe_network(network, parameters, instruction_set),
-        **_describe_rows(network, X),
-        "layer": layer,
-        "out": out,
-    }
-    _compiled.compute_outputs(**arguments)
+    _call("compute_outputs", network, parameters, X, instruction_set, layer=layer, out=out)
     return out

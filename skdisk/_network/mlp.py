@@ -6,14 +6,13 @@ And the plain network that it is without skdisk. torch only. There is no loss an
 import copy
 import math
 from collections.abc import Iterable
-from itertools import pairwise, repeat
+from itertools import pairwise
 from numbers import Integral, Real
 
 import torch
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
 
-from .noise import draw_row_keys, hash_rows, make_mask, make_threshold, make_unit_keys
+from .noise import draw_bits, draw_mask, draw_unit_bits, hash_rows
 
 # scikit-learn's names where it has them ("logistic"), else the names of torch.nn.functional.
 ACTIVATIONS = {
@@ -37,9 +36,9 @@ def _is_sequence(value):
 
 
 def as_sizes(hidden_layer_sizes):
-    sizes = (
-        tuple(hidden_layer_sizes) if _is_sequence(hidden_layer_sizes) else (hidden_layer_sizes,)
-    )
+    """Check numbers of hidden units, and make them a tuple of ints."""
+    is_sequence = _is_sequence(hidden_layer_sizes)
+    sizes = tuple(hidden_layer_sizes) if is_sequence else (hidden_layer_sizes,)
     if not all(isinstance(size, Integral) and size > 0 for size in sizes):
         raise ValueError(
             "hidden_layer_sizes must be an int of at least 1 or a sequence of such ints, one per "
@@ -49,6 +48,7 @@ def as_sizes(hidden_layer_sizes):
 
 
 def as_probabilities(dropout, n_layers):
+    """Check probabilities of dropout, and make them a tuple of floats, one a hidden layer."""
     if not _is_sequence(dropout):
         dropout = (dropout,) * n_layers
     if len(dropout) != n_layers or not all(isinstance(p, Real) and 0 <= p < 1 for p in dropout):
@@ -65,59 +65,37 @@ def count_weights(n_features, hidden_layer_sizes, n_classes):
     return sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
 
 
-def _make_linear(n_in, n_out, generator):
-    """Make an `nn.Linear` with its own initialisation, drawn from `generator`.
+def draw_parameters(layer_sizes, generator=None):
+    """Draw the initial weights and biases of each layer: the distributions of `nn.Linear`.
 
-    Its constructor draws from torch's global generator, which is not ours to change, so that its
-    parts are put together here: the distributions are those of `nn.Linear.reset_parameters`, in
-    its order.
+    Its constructor draws from torch's global generator, which is not ours to change.
     """
+    parameters = []
+    for n_in, n_out in pairwise(layer_sizes):
+        bound = 1 / math.sqrt(n_in)
+        for shape in ((n_out, n_in), (n_out,)):
+            parameters.append(torch.empty(shape).uniform_(-bound, bound, generator=generator))
+    return parameters
+
+
+def _make_linear(weight, bias):
+    """Make an `nn.Linear` of its parameters; its constructor would draw others."""
     linear = nn.Linear.__new__(nn.Linear)
     nn.Module.__init__(linear)
-    linear.in_features, linear.out_features = n_in, n_out
-    linear.weight = nn.Parameter(torch.empty(n_out, n_in))
-    linear.bias = nn.Parameter(torch.empty(n_out))
-    nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5), generator=generator)
-    bound = 1 / math.sqrt(n_in)
-    nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
+    linear.out_features, linear.in_features = weight.shape
+    linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
     return linear
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron whose outputs are log-probabilities.
+    """A multilayer perceptron: float32 rows in, log-probabilities out.
 
-    Parameters
-    ----------
-    n_features : int
-        Number of inputs.
-    n_classes : int
-        Number of outputs.
-    hidden_layer_sizes : int or sequence of int, default=(64, 64)
-        Number of units of each hidden layer. `()` is a single layer without hidden units.
-    activation : str, default="relu"
-        A key of `ACTIVATIONS`: the function after each hidden layer.
-    dropout : float or sequence of float, default=0.0
-        Probability that a hidden unit is dropped for a row in training, for all hidden layers or
-        one for each.
-    generator : torch.Generator, default=None
-        Where the initial weights are drawn from. None is torch's global generator.
+    `activation` is a key of `ACTIVATIONS`; `hidden_layer_sizes` and `dropout` are as users give
+    them. The initial weights are drawn from `generator`, a torch.Generator, or from torch's
+    global one. `layers` are Linear layers and activations in turn, and the log-softmax at last.
 
-    Raises
-    ------
-    ValueError
-        If `hidden_layer_sizes` holds anything but positive ints, or `dropout` does not fit it.
-
-    Attributes
-    ----------
-    layers : torch.nn.Sequential
-        Linear layers and activations in turn; the last one is the log-softmax.
-    layer_sizes : tuple of int
-        Features, units of each hidden layer, classes.
-    dropout : tuple of float
-        One for each hidden layer.
-    dropout_seed : int or None
-        What is dropped is a function of this seed and the rows' values. None draws a seed from
-        torch's global generator at each call.
+    What is dropped is a function of `dropout_seed` and the rows' values; None draws a seed from
+    torch's global generator at each call.
     """
 
     def __init__(
@@ -134,69 +112,41 @@ class MLP(nn.Module):
         self.activation = activation
         self.dropout = as_probabilities(dropout, len(self.layer_sizes) - 2)
         self.dropout_seed = None
-        layers = []
-        for n_in, n_out in pairwise(self.layer_sizes):
-            layers += [_make_linear(n_in, n_out, generator), ACTIVATIONS[activation]()]
-        # The output layer's activation is the log-softmax.
+        layers, parameters = [], draw_parameters(self.layer_sizes, generator)
+        for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+            layers += [_make_linear(weight, bias), ACTIVATIONS[activation]()]
         layers[-1] = nn.LogSoftmax(dim=-1)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, X):
-        """Compute log-probabilities.
-
-        Parameters
-        ----------
-        X : tensor of shape (n_rows, n_features), dtype=float32
-            The rows.
-
-        Returns
-        -------
-        log_proba : tensor of shape (n_rows, n_classes), dtype=float32
-            Log-probabilities.
-        """
-        masks = self._draw_masks(X) if self.training and any(self.dropout) else repeat(None)
+        """Compute log-probabilities."""
+        if not (self.training and any(self.dropout)):
+            return self.layers(X)
         *hidden, output, log_softmax = self.layers
-        for linear, activation, mask in zip(hidden[::2], hidden[1::2], masks, strict=False):
-            X = activation(linear(X))
-            if mask is not None:
-                X = X * mask
+        for linear, activation, mask in zip(
+            hidden[::2], hidden[1::2], self._draw_masks(X), strict=True
+        ):
+            X = activation(linear(X)) * mask
         return log_softmax(output(X))
 
+    @torch.no_grad()
     def _draw_masks(self, X):
-        """Draw a dropout mask for each hidden layer, or None for those that drop nothing."""
-        with torch.no_grad():
-            seed = self.dropout_seed
-            if seed is None:
-                seed = torch.randint(2**62, ()).to(X.device)
-            row_keys = draw_row_keys(hash_rows(X.float()), seed)[:, None]
-            masks = []
-            for p, units in zip(
-                self.dropout, make_unit_keys(self.layer_sizes[1:-1], X.device), strict=True
-            ):
-                shape = (len(X), len(units))
-                bits, shifted = row_keys.new_empty(2, *shape)
-                threshold = row_keys.new_tensor(make_threshold(p))
-                mask = X.new_empty(shape)
-                for operation in make_mask(
-                    row_keys, units, threshold, 1 / (1 - p), bits, shifted, mask
-                ):
-                    operation()
-                masks.append(mask if p else None)
-            return masks
+        """Draw a dropout mask for each hidden layer."""
+        seed = self.dropout_seed
+        if seed is None:
+            seed = torch.randint(2**62, ()).to(X.device)
+        row_bits = draw_bits(hash_rows(X.float()), seed)
+        unit_bits = draw_unit_bits(self.layer_sizes[1:-1], X.device)
+        return [
+            draw_mask(row_bits, bits, p, X.dtype)
+            for bits, p in zip(unit_bits, self.dropout, strict=True)
+        ]
 
 
 def make_sequential(module):
-    """Make a plain network of torch.nn that computes probabilities, in evaluation mode.
+    """Copy an `MLP` to a plain network of torch.nn on the CPU that computes probabilities.
 
-    Parameters
-    ----------
-    module : MLP
-        The network.
-
-    Returns
-    -------
-    network : torch.nn.Sequential
-        The same layers on the CPU, with weights of its own, which ask for no gradients.
+    It is in evaluation mode, and its weights ask for no gradients.
     """
     layers = copy.deepcopy(module.layers)
     layers[-1] = nn.Softmax(dim=-1)
@@ -204,45 +154,40 @@ def make_sequential(module):
 
 
 def get_parameters(module):
-    """Return the parameters of a module if it is the MLP that its attributes describe.
+    """Return the parameters of a module if it is the `MLP` that its attributes describe.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Any module.
-
-    Returns
-    -------
-    parameters : list of torch.nn.Parameter, or None
-        In order, float32 and contiguous; None where something has been replaced, so that layer
-        sizes and name of the activation do not say all that the module computes.
+    They are float32 and contiguous, in order. None where something has been replaced, so that
+    layer sizes and name of the activation do not say all that the module computes.
     """
     if type(module) is not MLP:
         return None
-    parameters = list(module.parameters())
-    shapes = [tuple(p.shape) for p in parameters]
-    sizes = module.layer_sizes
-    n_hidden = len(sizes) - 2
-    kinds = [nn.Linear, ACTIVATIONS[module.activation]] * n_hidden + [nn.Linear, nn.LogSoftmax]
-    layers = list(module.layers)
+    layers, sizes = [*module.layers], module.layer_sizes
+    kinds = [nn.Linear, ACTIVATIONS[module.activation]] * (len(sizes) - 1)
+    kinds[-1] = nn.LogSoftmax
+    if type(module.layers) is not nn.Sequential or [*map(type, layers)] != kinds:
+        return None
+    if any(layer.extra_repr() != OPTIONS[module.activation] for layer in layers[1:-1:2]):
+        return None
+    # `module.parameters()` would give the same, and take four times as long.
+    parameters = [p for layer in layers for p in layer._parameters.values()]
+    shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_out, n_in), (n_out,))]
     is_plain = (
-        [*map(type, layers)] == kinds
-        and all(layer.extra_repr() == OPTIONS[module.activation] for layer in layers[1:-1:2])
-        and shapes[::2] == [*zip(sizes[1:], sizes, strict=False)]
-        and shapes[1::2] == [(n,) for n in sizes[1:]]
+        # One that was taken away is None, one that two layers share is there twice.
+        [p is not None and p.shape for p in parameters] == shapes
+        and len({id(p) for p in parameters}) == len(parameters)
         and all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
     )
     return parameters if is_plain else None
 
 
 def has_hooks(module):
-    """Tell whether somebody looks into the parts of a module, or has given one a function."""
+    """Tell whether somebody looks into the parts of a plain `MLP`, or has given one a function."""
     # torch has no public way to ask for hooks.
-    return _has_any_global_hook() or any(
+    return any(
         "forward" in vars(part)
         or part._forward_hooks
         or part._forward_pre_hooks
         or part._backward_hooks
         or part._backward_pre_hooks
-        for part in module.modules()
+        for part in (module, module.layers, *module.layers)
     )

@@ -7,11 +7,8 @@ from its values, and whatever is drawn for the row is a function of that key and
 - the compiled kernel and the module itself drop the same units;
 - rows that are equal are treated alike: a row of weight 2 is a row that occurs twice, exactly.
 
-Keys are int64, whose products wrap around. `mix` is the finaliser of SplitMix64 (Steele, Lea and
-Flood, OOPSLA 2014) with shifts that carry the sign, which leaves it a bijection.
+Keys are int64, whose products wrap around; bits are int32, evenly distributed.
 """
-
-from functools import partial
 
 import numpy as np
 import torch
@@ -20,17 +17,10 @@ ROWS_AT_ONCE = 4096
 
 
 def mix(keys):
-    """Scatter keys: each bit of the result depends on every bit of the key.
+    """Scatter int64 keys, one to one: each bit of the result depends on every bit of the key.
 
-    Parameters
-    ----------
-    keys : tensor, dtype=int64
-        Any numbers.
-
-    Returns
-    -------
-    mixed : tensor of the same shape, dtype=int64
-        A bijection of them.
+    It is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) with shifts that carry
+    the sign, which leaves it a bijection.
     """
     keys = (keys ^ (keys >> 30)) * -0x40A7B892E31B1A47
     keys = (keys ^ (keys >> 27)) * -0x6B2FB644ECCEEE15
@@ -38,18 +28,7 @@ def mix(keys):
 
 
 def hash_rows(X):
-    """Compute a key of each row from its values; zeros add nothing to it.
-
-    Parameters
-    ----------
-    X : ndarray, tensor or CSR matrix of shape (n_samples, n_features), dtype=float32
-        The rows.
-
-    Returns
-    -------
-    keys : tensor of shape (n_samples,), dtype=int64
-        Equal for equal rows; on the device of the rows.
-    """
+    """Compute a key of each row of float32, an array, tensor or CSR matrix; zeros add nothing."""
     columns = mix(torch.arange(1, X.shape[1] + 1)) | 1
     if hasattr(X, "indptr"):
         # -0.0 has other bits than 0.0.
@@ -71,97 +50,32 @@ def make_epoch_seed(seed, epoch):
 
 
 def make_batch_seeds(seed, n_batches):
-    """Make the seeds of an epoch's batches.
-
-    Parameters
-    ----------
-    seed : int
-        The epoch's.
-    n_batches : int
-        How many.
-
-    Returns
-    -------
-    seeds : tensor of shape (n_batches,), dtype=int64
-        One for each batch.
-    """
+    """Make the seeds of an epoch's batches from that of the epoch."""
     return mix(seed + torch.arange(n_batches))
 
 
-def draw_row_keys(keys, seeds):
-    """Draw 32 bits for each row.
-
-    Parameters
-    ----------
-    keys : tensor, dtype=int64
-        The rows', from `hash_rows`.
-    seeds : int or tensor, dtype=int64
-        What the bits depend on besides; broadcast.
-
-    Returns
-    -------
-    bits : tensor, dtype=int32
-        Evenly distributed.
-    """
+def draw_bits(keys, seeds):
+    """Draw 32 bits for each key, of rows or units; seeds are broadcast."""
     return (mix(keys + seeds) >> 32).int()
 
 
-def make_unit_keys(sizes, device="cpu"):
-    """Make 32 bits for each unit of the hidden layers.
-
-    Parameters
-    ----------
-    sizes : sequence of int
-        How many each has.
-    device : str or torch.device, default="cpu"
-        Where to put them.
-
-    Returns
-    -------
-    keys : list of tensor of shape (n_units,), dtype=int32
-        One a layer.
-    """
+def draw_unit_bits(sizes, device="cpu"):
+    """Draw 32 bits for each unit of the hidden layers, which have these sizes."""
     return [
-        draw_row_keys(torch.arange(size), (layer + 1) << 40).to(device)
-        for layer, size in enumerate(sizes)
+        draw_bits(torch.arange(size), layer << 40).to(device)
+        for layer, size in enumerate(sizes, start=1)
     ]
 
 
-def make_threshold(p):
-    """Make the number that evenly distributed int32 are below with probability p."""
-    return min(round(p * 2**32), 2**32 - 1) - 2**31
+def draw_mask(row_bits, unit_bits, p, dtype=torch.float32):
+    """Draw a dropout mask of shape (n_rows, n_units) from bits of both: 0, or 1 / (1 - p).
 
-
-def make_mask(row_keys, unit_keys, threshold, scale, bits, shifted, mask):
-    """Make the operations that draw a dropout mask.
-
-    Bits of rows and units are combined by two rounds of multiply and shift, whose upper bits, all
-    that a comparison looks at, are evenly distributed.
-
-    Parameters
-    ----------
-    row_keys, unit_keys : tensor, dtype=int32
-        Broadcast to the shape of the mask.
-    threshold : tensor, dtype=int32
-        From `make_threshold`.
-    scale : tensor or float
-        1 / (1 - p): what is left grows by it, so that the expected value stays.
-    bits, shifted : tensor, dtype=int32
-        Memory of the shape of the mask.
-    mask : tensor
-        Where the mask goes: 0 or `scale`.
-
-    Returns
-    -------
-    operations : list of callable
-        To be called in turn.
+    Two rounds of multiply and shift combine the bits; the upper ones of the result, all that a
+    comparison looks at, are evenly distributed.
     """
-    return [
-        partial(torch.bitwise_xor, row_keys, unit_keys, out=bits),
-        partial(bits.mul_, 0x7FEB352D),
-        partial(torch.bitwise_right_shift, bits, 15, out=shifted),
-        partial(bits.bitwise_xor_, shifted),
-        partial(bits.mul_, -0x7B935975),
-        partial(torch.ge, bits, threshold, out=mask),
-        partial(mask.mul_, scale),
-    ]
+    bits = (row_bits[:, None] ^ unit_bits) * 0x7FEB352D
+    bits = (bits ^ (bits >> 15)) * -0x7B935975
+    # Evenly distributed int32 are below it with probability p.
+    threshold = min(round(p * 2**32), 2**32 - 1) - 2**31
+    # What is left grows, so that the expected value stays.
+    return (bits >= threshold).to(dtype) * (1 / (1 - p))

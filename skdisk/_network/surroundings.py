@@ -103,15 +103,7 @@ class _Surroundings:
 def leave_as_found(function):
     """Decorate a function that enters torch: what it has found is there again when it ends.
 
-    Parameters
-    ----------
-    function : callable
-        A public method, or what a worker calls.
-
-    Returns
-    -------
-    function : callable
-        The same, also for a call that an interrupt ends at any moment.
+    So it is where an interrupt ends it, at any moment.
     """
 
     @functools.wraps(function)
@@ -134,15 +126,10 @@ def leave_as_found(function):
 
 
 class limit_threads:
-    """Keep torch on one thread for what is small.
+    """Keep torch on one thread for steps of few floating-point operations.
 
     A generator would not do: one that an interrupt cuts off ends when its memory is freed, and
     would set the number at any later time.
-
-    Parameters
-    ----------
-    operations : float
-        Floating-point operations of a step or a forward pass.
     """
 
     def __init__(self, operations):
@@ -150,11 +137,9 @@ class limit_threads:
         self.n_threads = torch.get_num_threads()
 
     def __enter__(self):
-        """Set the number."""
         if self.is_small:
             torch.set_num_threads(1)
 
     def __exit__(self, *error):
-        """Set it back."""
         if self.is_small:
             torch.set_num_threads(self.n_threads)

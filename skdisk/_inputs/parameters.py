@@ -1,0 +1,136 @@
+"""Parameters as users give them: numbers of any type and size, and objects that a call changes.
+
+No torch: `make_disk` needs none.
+"""
+
+import math
+import os
+from decimal import Decimal
+from numbers import Integral, Number, Real
+
+import numpy as np
+
+# The network computes in float32; what is larger is infinite there.
+LARGEST = float(np.finfo(np.float32).max)
+# The most memory that is believed where the system does not tell how much there is.
+MUCH_MEMORY = 2**40
+
+
+def as_number(value):
+    """Make a number Python's own; leave anything else, bools too, as it is.
+
+    Types of NumPy compute in their own precision: with a float16, a difference has 3 digits.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    # The sum makes a zero of a minus zero, which some take for a negative number.
+    return int(value) if isinstance(value, Integral) else float(value) + 0.0
+
+
+def check_numbers(caller, parameters):
+    """Refuse parameters with which nothing can be computed, and make numbers Python's own.
+
+    The table of scikit-learn says what else a number must be. Dicts stay as they are.
+    """
+    checked = {}
+    for name, value in parameters.items():
+        what = f"The {name!r} parameter of {caller}"
+        for item in value if isinstance(value, (tuple, list)) else ():
+            _refuse_duration(what, item)
+        checked[name] = _check_number(what, value)
+    return checked
+
+
+def check_argument(name, value):
+    """Do the same for what is in a dict: a number, a sequence of numbers, or anything else."""
+    if isinstance(value, np.ndarray):
+        raise ValueError(f"{name} must be a number. Got {value!r}.")
+    if isinstance(value, (tuple, list)):
+        return type(value)(check_argument(f"{name}[{i}]", item) for i, item in enumerate(value))
+    number = _check_number(name, value)
+    if isinstance(value, Number) and not (isinstance(value, Real) and math.isfinite(number)):
+        raise ValueError(f"{name} must be a finite real number. Got {value!r}.")
+    return number
+
+
+def _refuse_duration(name, value):
+    # NumPy takes it for an int.
+    if isinstance(value, np.timedelta64):
+        raise TypeError(f"{name} must be a number. Got {value!r}.")
+
+
+def _check_number(name, value):
+    _refuse_duration(name, value)
+    try:
+        number = as_number(value)
+    except OverflowError:
+        number = int(value)
+    if isinstance(number, (int, float)) and LARGEST < abs(number) < math.inf:
+        raise ValueError(
+            f"{name} must be a number that float32 can hold, at most {LARGEST:.2g}. Got one of "
+            f"about {_round(number)}."
+        )
+    return number
+
+
+def write_value(value):
+    """Write a value for an error message: Python does not print an int of thousands of digits."""
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(write_value, value))})"
+    is_huge = isinstance(value, int) and abs(value) > 10**20
+    return _round(value) if is_huge else repr(value)
+
+
+def _round(number):
+    return f"{Decimal(number):.1e}"
+
+
+def check_memory(name, value, n_bytes):
+    """Refuse a parameter whose value asks for more memory than this machine has in all."""
+    try:
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # Windows has no such function, and not all systems know these names.
+    except (AttributeError, ValueError, OSError):
+        available = MUCH_MEMORY
+    if n_bytes > available:
+        raise ValueError(
+            f"{name}={write_value(value)} asks for at least {_round(n_bytes)} bytes of memory. "
+            f"This machine has {_round(available)}. Make {name} smaller."
+        )
+
+
+class Lent:
+    """What users lend to a call, which changes it in place: a RandomState and callbacks.
+
+    A note is made of what they were. As a context it puts them back where the call fails.
+    """
+
+    def __init__(self, random_state, callbacks=()):
+        items = [item[1] if isinstance(item, tuple) else item for item in callbacks]
+        # A class is made into a new object by each fit.
+        self._attributes = [
+            (item, vars(item).copy())
+            for item in items
+            if hasattr(item, "__dict__") and not isinstance(item, type)
+        ]
+        self._random_state = random_state
+        self._state = None
+        if isinstance(random_state, np.random.RandomState):
+            self._state = random_state.get_state()
+
+    def put_back(self):
+        """Make the objects what they were."""
+        for item, attributes in self._attributes:
+            vars(item).clear()
+            vars(item).update(attributes)
+        if self._state is not None:
+            self._random_state.set_state(self._state)
+
+    def __enter__(self):
+        """Begin the call."""
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        """Put all back if the call fails, whatever ends it."""
+        if kind is not None:
+            self.put_back()
