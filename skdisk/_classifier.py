@@ -715,15 +715,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         """Show, in scikit-learn's diagram, layers, epochs and last loss of a fitted classifier."""
         caption = ""
         if hasattr(self, "_state"):
-            layers, last = (
-                "-".join(map(str, self._settings.network.layer_sizes)),
-                self._state.history[-1:],
-            )
+            layers = "-".join(map(str, self._settings.network.layer_sizes))
+            names = ("train_loss", "valid_loss")
             losses = [
-                f"{n} {row[n]:.4g}"
-                for row in last
-                for n in ("train_loss", "valid_loss")
-                if n in row
+                f"{n} {row[n]:.4g}" for row in self._state.history[-1:] for n in names if n in row
             ]
             caption = ", ".join([f"layers {layers}", f"{self.n_iter_} epochs", *losses])
         name = type(self).__name__

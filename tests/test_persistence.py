@@ -13,8 +13,6 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import onnx
-import onnxruntime
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -968,6 +966,7 @@ WRONG_VALUES = {
     "features": (["n_features_in_"], 2.0, "the layers have other sizes"),
     "names": (["feature_names_in_"], [1, 2], "not a list of strings"),
     "equal names": (["feature_names_in_"], ["a", "a"], "names of features are there twice"),
+    "half a character in the names": (["feature_names_in_"], ["a", "\udc80"], "surrogates"),
     "one name": (["feature_names_in_"], ["a"], "1 names are there for 2 features"),
     "settings": (["settings"], {"optimizer": "Adam"}, "the settings lack activation, .*seed"),
     "seed": (["settings", "seed"], -1, "The 'seed' parameter of the settings in the file must"),
@@ -988,6 +987,8 @@ WRONG_VALUES = {
     "numbers": (["history"], [1, 2, 3], "an epoch of the history are a int, not a dict"),
     "loss": (["history", 0, "train_loss"], "low", "The 'train_loss' parameter of the history"),
     "epoch": (["history", 2, "epoch"], 7, "epoch 3 of the history has the number 7"),
+    "half a character": (["history", 0, "note"], "\udc80", "surrogates not allowed"),
+    "half a character in a name": (["history", 0, "\udc80"], 1, "surrogates not allowed"),
     "no loss": (["history", 2], {"epoch": 3}, "lack train_loss"),
     "validation": (["history", 0, "valid_loss"], 0.5, "only some epochs of the last training"),
     "groups": (["state", "groups"], [], "must be a list of dicts, 1 in number"),
@@ -1176,30 +1177,3 @@ def test_a_plain_network_knows_nothing_of_skdisk(lesson):
     buffer = io.BytesIO()
     torch.save(network, buffer)
     assert b"skdisk" not in buffer.getvalue()
-
-
-# torch.export copies its own deprecated class.
-@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
-def test_a_plain_network_is_exported_to_onnx(make_clf, disk, path):
-    X, y = 5 + 3 * disk[0], np.array(["out", "in"])[disk[1]]
-    pipeline = make_pipeline(StandardScaler(), make_clf()).fit(X, y)
-    path = path.with_suffix(".onnx")
-    torch.onnx.export(
-        pipeline[-1].to_torch(),
-        (torch.zeros(2, 2),),
-        path,
-        input_names=["X"],
-        output_names=["proba"],
-        dynamic_shapes=({0: "n_rows"},),
-        dynamo=True,
-        verbose=False,
-    )
-    onnx.checker.check_model(path, full_check=True)
-    session = onnxruntime.InferenceSession(path)
-    for n_rows in (1, 7, 200):
-        scaled = pipeline[0].transform(X[:n_rows]).astype(np.float32)
-        [proba] = session.run(["proba"], {"X": scaled})
-        np.testing.assert_allclose(proba, pipeline.predict_proba(X[:n_rows]), atol=1e-6)
-        np.testing.assert_array_equal(
-            pipeline.classes_[proba.argmax(axis=1)], pipeline.predict(X[:n_rows])
-        )

@@ -32,7 +32,6 @@ FEWEST_TO_COMPARE = 20
 LARGEST = np.finfo(np.float32).max
 
 
-@leave_as_found
 def check_rows(estimator, X, *, reset, name="X"):
     """Check rows as scikit-learn does, and make them a float32 array, CSR matrix or tensor.
 
@@ -67,7 +66,7 @@ def check_rows_to_predict(estimator, X):
     It may be larger than memory; and of one row scikit-learn's checks would take most of the time.
     """
     if not _is_good_array(X):
-        return check_rows(estimator, X, reset=False)
+        return leave_as_found(check_rows)(estimator, X, reset=False)
     if hasattr(estimator, "feature_names_in_") or X.shape[1] != estimator.n_features_in_:
         _check_features(estimator, X, reset=False, name="X")
     return X
@@ -156,8 +155,9 @@ def _check_numbers(X, name):
 
 
 def _list_names(X):
-    # Arrow has names apart from the columns.
-    return getattr(X, "column_names", X.columns)
+    # Arrow has names apart from the columns; an attribute of pandas may be a column of that name.
+    is_arrow = hasattr(X, "column_names") and not isinstance(X, pd.DataFrame)
+    return X.column_names if is_arrow else X.columns
 
 
 def _check_names(X, name):

@@ -26,6 +26,8 @@ ACTIVATIONS = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
+# Their options, which are torch's defaults, in words.
+OPTIONS = {name: make().extra_repr() for name, make in ACTIVATIONS.items()}
 
 
 def _is_sequence(value):
@@ -159,28 +161,31 @@ def get_parameters(module):
     """
     if type(module) is not MLP:
         return None
-    sizes = module.layer_sizes
+    layers, sizes = [*module.layers], module.layer_sizes
     kinds = [nn.Linear, ACTIVATIONS[module.activation]] * (len(sizes) - 1)
     kinds[-1] = nn.LogSoftmax
-    if type(module.layers) is not nn.Sequential or [*map(type, module.layers)] != kinds:
+    if type(module.layers) is not nn.Sequential or [*map(type, layers)] != kinds:
+        return None
+    if any(layer.extra_repr() != OPTIONS[module.activation] for layer in layers[1:-1:2]):
         return None
     # `module.parameters()` would give the same, and take four times as long.
-    parameters = [p for layer in module.layers for p in layer._parameters.values()]
+    parameters = [p for layer in layers for p in layer._parameters.values()]
     shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_out, n_in), (n_out,))]
     is_plain = (
-        # One that is shared by two layers is listed twice, one that was taken away is None.
-        len({id(p) for p in parameters}) == len(parameters)
-        and [getattr(p, "shape", None) for p in parameters] == shapes
+        # One that was taken away is None, one that two layers share is there twice.
+        [p is not None and p.shape for p in parameters] == shapes
+        and len({id(p) for p in parameters}) == len(parameters)
         and all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
     )
     return parameters if is_plain else None
 
 
 def has_hooks(module):
-    """Tell whether somebody looks into the parts of an `MLP` that is plain."""
+    """Tell whether somebody looks into the parts of a plain `MLP`, or has given one a function."""
     # torch has no public way to ask for hooks.
     return any(
-        part._forward_hooks
+        "forward" in vars(part)
+        or part._forward_hooks
         or part._forward_pre_hooks
         or part._backward_hooks
         or part._backward_pre_hooks

@@ -26,7 +26,7 @@ from .._network.surroundings import limit_threads
 from .batches import TensorBatches, WeightedDataset, as_kernel_data
 from .eligibility import find_obstacle, read_settings
 from .net import check_monitors, find_watchers, record_losses
-from .state import Settings, copy_arrays, make_net, note, set_arrays, set_back
+from .state import Settings, make_net, note, read_arrays, set_back, write_arrays
 
 # The kernel runs so long at a time: Ctrl-C and other threads wait for it no longer.
 SECONDS_OF_A_PIECE = 0.05
@@ -158,7 +158,8 @@ class _Training:
             check_monitors(self.state.net, self.plan.validation is not None)
             if self._notify("on_train_begin", X=self.plan.train.X, y=self.plan.train.y):
                 self.result.ending = Ending.STOPPED
-            # A callback may have changed anything.
+            # A callback may have changed anything, the size of the batches too.
+            self.batches = self._make_batches()
             self._look_for_obstacles()
         n_left = self.plan.n_epochs
         while n_left and self.result.ending is Ending.COMPLETE:
@@ -366,7 +367,7 @@ class _Training:
         state, batches = self.state, self.batches
         settings, rate = read_settings(self.plan, state.net, batches)
         rates = [rate] * n_epochs if rates is None else rates
-        arrays = copy_arrays(state, settings.name_memory())
+        arrays = read_arrays(state, settings.name_memory())
         seeds = None
         if settings.dropout:
             numbers = range(first, first + n_epochs)
@@ -374,14 +375,15 @@ class _Training:
             seeds = np.array(seeds, dtype=np.int64)
         orders = batches.draw_orders(n_epochs).numpy()
         rates = np.array(rates, dtype=np.float64)
-        trained = _kernel.train(
-            self._network, settings, arrays, self._kernel_data, orders, rates, seeds
-        )
+        data = self._kernel_data
+        if settings.dropout:
+            data = data._replace(row_keys=batches.row_keys.numpy())
+        trained = _kernel.train(self._network, settings, arrays, data, orders, rates, seeds)
         if trained.diverged:
             # Only the finite epochs have drawn their orders.
             state.generator.set_state(self.noted.generator)
             batches.draw_orders(trained.n_epochs)
-        set_arrays(state, arrays)
+        write_arrays(state, arrays)
         return trained, rates
 
     def _average(self, losses):
@@ -418,7 +420,7 @@ class _Training:
 
     @cached_property
     def _kernel_data(self):
-        return as_kernel_data(self.batches, with_keys=any(self.plan.settings.dropout))
+        return as_kernel_data(self.batches)
 
     @cached_property
     def _kernel_validation(self):

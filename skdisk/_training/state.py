@@ -80,8 +80,8 @@ class State:
         self.net = net
         self.arrays = self._generator = self._history = None
 
-    def set_arrays(self, arrays):
-        """Have flat arrays, and no net any more."""
+    def drop_net(self, arrays):
+        """Have flat arrays again, and no net any more."""
         self._generator, self._history, self.arrays = self.generator, self.history, arrays
         self.net = None
 
@@ -243,7 +243,7 @@ def note(state):
 def set_back(state, noted):
     """Set a state back to what was noted of it; may be done twice."""
     if noted.arrays is not None:
-        state.set_arrays(noted.arrays)
+        state.drop_net(noted.arrays)
     else:
         state.set_weights(noted.parameters)
         load_optimizer(state.net.optimizer_, list(state.net.module_.parameters()), noted)
@@ -273,7 +273,7 @@ def _copy_values(values):
     }
 
 
-def copy_arrays(state, names):
+def read_arrays(state, names):
     """Copy what the kernel works on; `names` is what the optimiser remembers, by torch's names."""
     if state.net is None:
         flat, memory, n_steps = (
@@ -296,7 +296,7 @@ def copy_arrays(state, names):
     return _kernel.State(flat, memory, n_steps)
 
 
-def set_arrays(state, arrays):
+def write_arrays(state, arrays):
     """Set what the kernel has changed."""
     if state.net is None:
         state.arrays = arrays
