@@ -175,12 +175,18 @@ def make_classes(description):
     return classes
 
 
+def _check_text(strings):
+    """Let half a character raise UnicodeEncodeError: pandas has no names and columns of such."""
+    "".join(strings).encode()
+
+
 def make_feature_names(names, n_features):
     """Make the array of the names of features."""
     is_right = isinstance(names, list) and all(isinstance(name, str) for name in names)
     expect(is_right, "the names of the features are not a list of strings")
     expect(len(names) == n_features, f"{len(names)} names are there for {n_features} features")
     expect(len(set(names)) == len(names), "some names of features are there twice")
+    _check_text(names)
     return np.array(names, dtype=object)
 
 
@@ -253,6 +259,7 @@ def check_history(history, results):
         names = row if isinstance(row, dict) else []
         check_names(row, ["epoch", "train_loss"], names, "an epoch of the history")
         expect(all(isinstance(name, str) for name in row), "a name in the history is no string")
+        _check_text(text for text in (*row, *row.values()) if isinstance(text, str))
         validate_parameter_constraints(HISTORY, row, "the history in the file")
         is_right = row["epoch"] == number
         expect(is_right, f"epoch {number} of the history has the number {row['epoch']}")
