@@ -157,6 +157,14 @@ def _two_threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def _listen_to_ctrl_c():
+    """Let the interrupt signal raise KeyboardInterrupt, also where a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 # What is raised while Python closes a generator is told, and goes no further.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:max_epochs=")
@@ -222,6 +230,7 @@ def test_other_interrupted_calls_leave_all_as_it_was(method, is_long, tmp_path):
         assert all(map(np.array_equal, read_weights(clf), weights)), where
 
 
+@pytest.mark.usefixtures("_listen_to_ctrl_c")
 @pytest.mark.parametrize(
     "function",
     [
