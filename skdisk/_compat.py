@@ -18,10 +18,7 @@ from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
 
 # A search takes the rows of a split, and what belongs to them, with these.
 from sklearn.utils.metaestimators import _safe_split
-from sklearn.utils.validation import _check_method_params
-
-# Weights of rows have many forms, and errors that users know; the checker has no public name.
-from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -45,6 +42,17 @@ __all__ = [
     "validate_parameter_constraints",
     "with_callbacks",
 ]
+
+
+def check_sample_weight(sample_weight, X, **kwargs):
+    """Check weights of rows, which have many forms and errors that users know.
+
+    The checker has no public name, and in scikit-learn 1.8 it takes weights that are all zero.
+    """
+    checked = _check_sample_weight(sample_weight, X, **kwargs)
+    if not checked.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return checked
 
 
 def iterate_splits(search, X, y, params):
