@@ -35,7 +35,8 @@ def write_table(machine, rows, path):
     lines = ["# Benchmarks", "", ", ".join(f"{key} {value}" for key, value in machine.items()), ""]
     lines += [
         "Ratios are of medians, to skdisk of the same case: above 1, skdisk is faster (or",
-        "smaller). The picture is drawn from bench.json, by `python benchmarks/run.py --draw`.",
+        "smaller). The lesson is 3,000 x 2 rows, 64-64 units, batches of 32. The picture is drawn",
+        "from bench.json by `python benchmarks/run.py --draw`.",
         "",
         "![Times of a training step, a search, predictions, and of growing problems](bench.png)",
         "",
@@ -61,7 +62,7 @@ def draw(rows, path):
     above, below = figure.subfigures(2, 1)
     lesson, search, prediction = above.subplots(1, 3)
     draw_names(lesson, rows, "a. lesson, s/step", 1e6)
-    lesson.set(title="The lesson's fit: 3,000 x 2, 64-64, batch 32", xlabel="µs a training step")
+    lesson.set(title="The lesson's fit", xlabel="µs a training step")
     draw_names(search, rows, "f. search, 12 candidates x 5 folds, s/epoch", 1e3)
     search.set(title="A search: 12 candidates x 5 folds", xlabel="ms an epoch of all 60 fits")
     lines = draw_lines(prediction, rows, r"c\. predict_proba of ([\d,]+) rows, s", 1e3)

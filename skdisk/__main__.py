@@ -114,11 +114,11 @@ def _check_output(path):
 def _plot(clf, X, y, accuracy_curve, path):
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(9, 4.5), layout="constrained")
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.3, 1))
-    _plot_boundary(figure.add_subplot(grid[:, 0]), clf, X, y)
-    above = figure.add_subplot(grid[0, 1])
-    _plot_curves(above, figure.add_subplot(grid[1, 1], sharex=above), clf, len(X), accuracy_curve)
+    figure, axes = plt.subplot_mosaic(
+        "DA;DL", figsize=(9, 4.5), width_ratios=(1.3, 1), layout="constrained"
+    )
+    _plot_boundary(axes["D"], clf, X, y)
+    _plot_curves(axes["A"], axes["L"], clf, len(X), accuracy_curve)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -167,6 +167,7 @@ def _plot_curves(above, below, clf, n_samples, accuracy_curve):
     below.plot(range(1, clf.n_iter_ + 1), clf.loss_curve_, color="black")
     below.set(xlabel="epoch", ylabel="mean loss (nats)", ylim=(0, None))
     for ax in (above, below):
+        ax.set_xlim(0, clf.n_iter_)
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
 

@@ -50,10 +50,21 @@ from ._inputs.weights import (
     multiply_weights,
     scale_to_mean_one,
 )
-from ._network.mlp import ACTIVATIONS, count_weights, make_sequential
-from ._network.prediction import compute_log_odds, compute_proba
+from ._network.mlp import (
+    ACTIVATIONS,
+    as_probabilities,
+    as_sizes,
+    count_weights,
+    make_sequential,
+)
+from ._network.prediction import (
+    compute_log_odds,
+    compute_proba,
+    compute_proba_of_arrays,
+    make_module,
+)
 from ._network.surroundings import leave_as_found
-from ._persistence import load, save
+from ._persistence import from_plain, load, save, to_plain
 from ._training.batches import WeightedDataset, as_rows
 from ._training.callbacks import (
     HISTORY,
@@ -64,7 +75,7 @@ from ._training.callbacks import (
     ShowProgress,
 )
 from ._training.loop import Ending, Plan, train
-from ._training.net import Settings, begin, make_net, resume_training
+from ._training.state import Settings, begin, go_on, make_net
 
 # What max_epochs="auto" stands for: so many epochs, and at least so many steps. Measured in
 # benchmarks/results/accuracy.md.
@@ -88,7 +99,106 @@ def _is_lr_scheduler(item):
     return issubclass(_find_callback_class(item), LRScheduler)
 
 
-class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
+    """What a classifier predicts that has `_predict(X, form)`: logarithms or probabilities.
+
+    A form is "log_proba" or "proba"; both are float64 of shape (n_samples, n_classes). Rows that
+    are not as described are a ValueError or TypeError, an estimator without a fit is a
+    NotFittedError.
+    """
+
+    def predict(self, X):
+        """Predict the label of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            The most probable label of each row, of the dtype of `classes_`.
+        """
+        positions = self.predict_log_proba(X).argmax(axis=1)
+        return self.classes_[positions]
+
+    def predict_proba(self, X):
+        """Predict the probability of each class; an ensemble averages those of its members.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes), dtype=float64
+            Probabilities, the columns in the order of `classes_`; each row sums to 1.
+        """
+        return self._predict(X, "proba")
+
+    def predict_log_proba(self, X):
+        """Predict the logarithm of the probability of each class.
+
+        It is finite where `predict_proba` rounds to 0, and has its digits where that rounds to 1.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
+            Log-probabilities, the columns in the order of `classes_`.
+        """
+        return self._predict(X, "log_proba")
+
+    def decision_function(self, X):
+        """Compute the log-odds of each class: by how much it is more probable than all others.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
+            `log(p / (1 - p))` in nats, finite also where p rounds to 0 or 1. With two classes p is
+            the probability of `classes_[1]`; otherwise there is a column for each class, in the
+            order of `classes_`. An only class has no others, and 0 for its log-odds.
+        """
+        return compute_log_odds(self.predict_log_proba(X))
+
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy on data.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+        y : array-like of shape (n_samples,)
+            Their labels, in any form that `fit` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts. None stands for 1.
+
+        Returns
+        -------
+        score : float
+            The share of rows whose label is predicted.
+        """
+        return compute_accuracy(y, self.predict(X), sample_weight)
+
+    def __sklearn_tags__(self):
+        """Say that sparse rows are taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     """A multilayer perceptron that trains with PyTorch and behaves like scikit-learn.
 
     It minimises the mean negative log-likelihood (cross-entropy) of the classes by stochastic
@@ -435,125 +545,6 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             classes = self.classes_
         return self._train(X, y, sample_weight, classes, resume=resume, whole_fit=False)
 
-    def predict(self, X):
-        """Predict the label of each row.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        y_pred : ndarray of shape (n_samples,)
-            The most probable label of each row, of the dtype of `classes_`.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError, TypeError
-            If `X` is not as described.
-        """
-        positions = self.predict_log_proba(X).argmax(axis=1)
-        return self.classes_[positions]
-
-    def predict_proba(self, X):
-        """Predict the probability of each class.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        proba : ndarray of shape (n_samples, n_classes), dtype=float64
-            Probabilities, the columns in the order of `classes_`; each row sums to 1.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError, TypeError
-            If `X` is not as described.
-        """
-        return self._predict(X, "proba")
-
-    def predict_log_proba(self, X):
-        """Predict the logarithm of the probability of each class.
-
-        It is finite where `predict_proba` rounds to 0, and has its digits where that rounds to 1.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
-            Log-probabilities, the columns in the order of `classes_`.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError, TypeError
-            If `X` is not as described.
-        """
-        return self._predict(X, "log_proba")
-
-    def decision_function(self, X):
-        """Compute the log-odds of each class: by how much it is more probable than all others.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
-            `log(p / (1 - p))` in nats, finite also where p rounds to 0 or 1. With two classes p is
-            the probability of `classes_[1]`; otherwise there is a column for each class, in the
-            order of `classes_`. An only class has no others, and 0 for its log-odds.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError, TypeError
-            If `X` is not as described.
-        """
-        return compute_log_odds(self.predict_log_proba(X))
-
-    def score(self, X, y, sample_weight=None):
-        """Compute the accuracy on data.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-        y : array-like of shape (n_samples,)
-            Their labels, in any form that `fit` takes.
-        sample_weight : array-like of shape (n_samples,), default=None
-            How much each row counts. None stands for 1.
-
-        Returns
-        -------
-        score : float
-            The share of rows whose label is predicted.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError, TypeError
-            If the data are not as described.
-        """
-        return compute_accuracy(y, self.predict(X), sample_weight)
-
     @leave_as_found
     def save(self, path):
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
@@ -562,8 +553,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         goes on training the same, bit by bit. What no file can hold (callbacks, an LRScheduler, a
         RandomState, an optimiser that is not in torch.optim) is said in a UserWarning.
 
-        The file holds this estimator alone. Of a pipeline, keep the steps before it too: with
-        skops or joblib, `joblib.dump(pipeline[:-1], ...)`; or the whole pipeline with joblib.
+        The file holds this estimator alone, which cannot know whether it stands in a pipeline.
+        Without the steps before it, it predicts nonsense: keep a whole pipeline with skops or
+        joblib, as the page on files describes.
 
         Parameters
         ----------
@@ -627,7 +619,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             If the estimator has not been fitted.
         """
         check_is_fitted(self)
-        return make_sequential(self.module_)
+        state = self._state
+        if state.net is None:
+            module = make_module(self._settings.network, state.arrays.parameters)
+        else:
+            module = state.net.module_
+        return make_sequential(module)
 
     @property
     def net_(self):
@@ -637,7 +634,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     @property
     def module_(self):
         """The trained network."""
-        return self._state.module
+        return self.net_.module_
 
     @property
     def fused_reason_(self):
@@ -689,25 +686,39 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _predict(self, X, form):
         """Check rows, and compute log-probabilities or probabilities."""
         check_is_fitted(self)
-        rows = check_rows_to_predict(self, X)
-        return compute_proba(self.module_, as_rows(rows), form)
+        state, rows = self._state, as_rows(check_rows_to_predict(self, X))
+        if state.net is None:
+            return compute_proba_of_arrays(
+                self._settings.network, state.arrays.parameters, rows, form
+            )
+        return compute_proba(state.net.module_, rows, form)
 
-    def __sklearn_tags__(self):
-        """Say that sparse rows are taken."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
+    def __getstate__(self):
+        """Describe the estimator in arrays, numbers, text, lists and dicts where they can say it.
+
+        Pickle, copy.deepcopy, joblib and skops ask for it. What users have put in, such as
+        callbacks, is in it as it is.
+        """
+        return to_plain(super().__getstate__())
+
+    def __setstate__(self, state):
+        """Make the estimator of its description."""
+        super().__setstate__(from_plain(state))
+
+    def __copy__(self):
+        """Make an estimator that shares all that this one has."""
+        copied = type(self).__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
 
     def _sk_visual_block_(self):
         """Show, in scikit-learn's diagram, layers, epochs and last loss of a fitted classifier."""
         caption = ""
         if hasattr(self, "_state"):
-            layers, last = "-".join(map(str, self.module_.layer_sizes)), self._state.history[-1:]
+            layers = "-".join(map(str, self._settings.network.layer_sizes))
+            names = ("train_loss", "valid_loss")
             losses = [
-                f"{n} {row[n]:.4g}"
-                for row in last
-                for n in ("train_loss", "valid_loss")
-                if n in row
+                f"{n} {row[n]:.4g}" for row in self._state.history[-1:] for n in names if n in row
             ]
             caption = ", ".join([f"layers {layers}", f"{self.n_iter_} epochs", *losses])
         name = type(self).__name__
@@ -791,7 +802,10 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n_rows = len(train) if whole_fit else None
         trained._result = None
         trained._settings = settings = trained._make_settings(seed, n_epochs, n_rows)
-        trained._state = resume_training(self._state, settings) if resume else begin(settings)
+        if resume:
+            trained._state = go_on(self._state, self._settings, settings)
+        else:
+            trained._state = begin(settings)
         plan = Plan(
             settings,
             train,
@@ -883,7 +897,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _check_params(self):
         caller = type(self).__name__
-        params = check_numbers(caller, self.get_params(deep=False))
+        params = {name: getattr(self, name) for name in self._parameter_constraints}
+        params = check_numbers(caller, params)
         validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
         for item in self.callbacks or []:
             if not issubclass(_find_callback_class(item), Callback):
@@ -934,15 +949,16 @@ class MLPDiskClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _make_settings(self, seed, n_epochs, n_rows):
         """Make the settings of a training: of a whole fit on so many rows, or of one call."""
         optimizer, arguments = self._resolve_optimizer(n_rows)
-        sizes = self.n_features_in_, self.hidden_layer_sizes, len(self.classes_)
-        n_bytes = BYTES_PER_WEIGHT * count_weights(*sizes)
+        hidden = as_sizes(self.hidden_layer_sizes)
+        n_weights = count_weights(self.n_features_in_, hidden, len(self.classes_))
+        n_bytes = BYTES_PER_WEIGHT * n_weights
         check_memory("hidden_layer_sizes", self.hidden_layer_sizes, n_bytes)
         return Settings(
             n_features=self.n_features_in_,
             n_classes=len(self.classes_),
-            hidden_layer_sizes=self.hidden_layer_sizes,
+            hidden_layer_sizes=hidden,
             activation=self.activation,
-            dropout=self.dropout,
+            dropout=as_probabilities(self.dropout, len(hidden)),
             optimizer=optimizer,
             optimizer_arguments=arguments,
             batch_size=int(self.batch_size),

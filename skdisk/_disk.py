@@ -1,7 +1,4 @@
-"""The disk: a data set of points on a square, labelled by whether they lie inside a disk.
-
-The labelling rule stands here once, in `_is_inside`; points of a class are drawn by asking it.
-"""
+"""Points on a square, labelled by whether they lie inside a disk: by `_is_inside` alone."""
 
 from numbers import Integral, Real
 
@@ -31,8 +28,7 @@ def draw_circle(n_points=200):
 def _draw_region(rng, n_samples, radius, inside):
     """Draw points uniformly on one side of the circle, by rejection.
 
-    Rejection keeps the points uniform and, unlike polar coordinates, lets the labelling rule
-    itself decide about those that rounding puts next to the circle.
+    Unlike polar coordinates, it leaves those next to the circle to the labelling rule.
     """
     half_width = radius if inside else 1.0
     accepted = np.empty((0, 2))
@@ -43,6 +39,7 @@ def _draw_region(rng, n_samples, radius, inside):
     return accepted[:n_samples]
 
 
+# In the order of the parameters.
 PARAMETER_CONSTRAINTS = {
     "n_samples": [Interval(Integral, 0, None, closed="left"), tuple, list],
     "radius": [Interval(Real, 0, 1, closed="right"), None],
@@ -93,6 +90,7 @@ def make_disk(
         `X`.
     flip_y : float in [0, 1], default=0.0
         Fraction of the labels that are then flipped: `round(flip_y * n)` of them, drawn at random.
+        Up to 0.5 and without `noise`, `1 - flip_y` is the best possible accuracy.
     shuffle : bool, default=True
         Whether to shuffle the points of a pair; if False, those outside come first. The points of
         an int `n_samples` are in random order already, and stay in the order of their drawing.
@@ -120,11 +118,6 @@ def make_disk(
     MLPDiskClassifier : A network that learns the disk.
     sklearn.datasets.make_circles : Points on two concentric circles.
 
-    Notes
-    -----
-    Without `noise` and `flip_y` the classes are separated exactly by the circle, so the best
-    possible accuracy is 1. With `flip_y` alone it is `1 - flip_y` (for `flip_y` up to 0.5).
-
     Examples
     --------
     >>> from skdisk import make_disk
@@ -141,16 +134,8 @@ def make_disk(
     >>> y
     array([0, 0, 1, 1, 1])
     """
-    params = {
-        "n_samples": n_samples,
-        "radius": radius,
-        "noise": noise,
-        "flip_y": flip_y,
-        "shuffle": shuffle,
-        "random_state": random_state,
-        "as_frame": as_frame,
-    }
-    params = check_numbers("make_disk", params)
+    given = (n_samples, radius, noise, flip_y, shuffle, random_state, as_frame)
+    params = check_numbers("make_disk", dict(zip(PARAMETER_CONSTRAINTS, given, strict=True)))
     validate_parameter_constraints(PARAMETER_CONSTRAINTS, params, caller_name="make_disk")
     del params["as_frame"]
     with Lent(random_state):

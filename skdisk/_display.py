@@ -16,7 +16,6 @@ from ._classifier import MLPDiskClassifier
 LONGEST_NAME = 50
 # What the legend says of the lines.
 STYLES = {"training": "-", "validation": "--", "best epoch": "o"}
-OUTSIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 
 
 def _find_classifier(estimator):
@@ -45,26 +44,22 @@ def _write_value(value):
     """Write the value of a parameter for a person."""
     if isinstance(value, type):
         return value.__name__
-    without_repr = type(value).__repr__ is object.__repr__
-    return type(value).__name__ if without_repr else str(value)
+    return type(value).__name__ if type(value).__repr__ is object.__repr__ else str(value)
 
 
 def _name_differences(classifiers):
     """Name classifiers by what differs in their parameters; number them if that is not enough."""
     params = [clf.get_params(deep=False) for clf in classifiers]
-    written = {name: [_write_value(own[name]) for own in params] for name in params[0]}
-    # Those are lists of objects that are written with their addresses.
-    del written["callbacks"]
+    written = [{name: f"{name}={_write_value(own[name])}" for name in own} for own in params]
+    # Callbacks are lists of objects that are written with their addresses.
     different = [
-        [f"{name}={value}" for value in values]
-        for name, values in written.items()
-        if len(set(values)) > 1
+        name for name in params[0] if name != "callbacks" and len({w[name] for w in written}) > 1
     ]
-    texts = [", ".join(parts) for parts in zip(*different, strict=True)] or [""] * len(params)
+    texts = [", ".join(own[name] for name in different) for own in written]
     names = [textwrap.shorten(text, LONGEST_NAME, placeholder=" ...") for text in texts]
-    if len(set(names)) < len(names):
-        names = [", ".join(filter(None, (f"fit {i}", name))) for i, name in enumerate(names, 1)]
-    return names
+    if len(set(names)) == len(names):
+        return names
+    return [", ".join(filter(None, (f"fit {i}", name))) for i, name in enumerate(names, 1)]
 
 
 class LossCurveDisplay:
@@ -176,12 +171,8 @@ class LossCurveDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Where to draw. None makes a new figure.
-        curve_kwargs : dict or list of dict, default=None
-            What goes to matplotlib's `plot`: the same for all fits, or a dict for each.
-        log : bool, default=False
-            Whether the axis of the loss is logarithmic.
+        ax, curve_kwargs, log
+            As for `from_estimator`.
 
         Returns
         -------
@@ -202,21 +193,25 @@ class LossCurveDisplay:
                 "LossCurveDisplay needs matplotlib to draw: pip install 'skdisk[plot]'"
             ) from error
         curves = list(self._iterate_curves(curve_kwargs, plt))
-        place, size = {}, None
-        if ax is None and len(curves) > 1:
-            place, size = OUTSIDE, (9, max(4.8, len(curves) / 4))
+        place = {}
         if ax is None:
-            _, ax = plt.subplots(figsize=size, layout="constrained")
+            figure, ax = plt.subplots(layout="constrained")
+            if len(curves) > 1:
+                figure.set_size_inches(9, max(4.8, len(curves) / 4))
+                place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
         self.ax_, self.figure_ = ax, ax.figure
         self.lines_, self.markers_ = [], []
         for curve in curves:
             self._plot_curve(*curve)
         ax.set(xlabel="epoch", ylabel="mean loss (nats)")
-        ax.xaxis.set_major_locator(
-            plt.MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
-        )
+        ticks = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
+        ax.xaxis.set_major_locator(plt.MaxNLocator("auto", **ticks))
         if log:
             ax.set_yscale("log")
+            # Losses are rarely far from 1: 0.1, 0.2, 0.5, not powers of 10.
+            ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_locator(plt.NullLocator())
         self._add_legend(**place)
         return self
 
@@ -234,7 +229,7 @@ class LossCurveDisplay:
             curve_kwargs = [{"color": color} for color in colors]
         elif not isinstance(curve_kwargs, (list, tuple)):
             curve_kwargs = [curve_kwargs or {}] * n_fits
-        parts = {name: getattr(self, name) for name in ("valid_loss", "best_epoch", "name")}
+        parts = {"valid_loss": self.valid_loss, "best_epoch": self.best_epoch, "name": self.name}
         parts["curve_kwargs"] = curve_kwargs
         for name, values in parts.items():
             if values is None:
@@ -247,34 +242,32 @@ class LossCurveDisplay:
         return zip(self.train_loss, *parts.values(), strict=True)
 
     def _plot_curve(self, train_loss, valid_loss, best_epoch, name, style):
-        """Draw one fit. If it has no name, the legend says what each line is."""
+        """Draw one fit; matplotlib keeps labels that begin with "_" out of the legend."""
         ax, epochs = self.ax_, range(1, len(train_loss) + 1)
-        (train,) = ax.plot(epochs, train_loss, **{"label": name or "training", **style})
+        (train,) = ax.plot(epochs, train_loss, **{"label": name or "_training", **style})
         self.lines_.append(train)
         if valid_loss is not None:
             (valid,) = ax.plot(epochs, valid_loss, color=train.get_color())
             valid.update_from(train)
-            # matplotlib keeps labels that begin with "_" out of the legend.
-            valid.set(linestyle="--", label="_validation" if name else "validation")
+            valid.set(linestyle="--", label="_validation")
             self.lines_.append(valid)
             if best_epoch is not None and np.isfinite(lowest := valid_loss[best_epoch - 1]):
-                (marker,) = ax.plot(best_epoch, lowest, "o", color=train.get_color(), zorder=3)
-                marker.set(markersize=9, markeredgecolor="white")
-                marker.set_label("_best epoch" if name else "best epoch")
-                self.markers_.append(marker)
+                look = {"color": train.get_color(), "markersize": 9, "markeredgecolor": "white"}
+                self.markers_ += ax.plot(best_epoch, lowest, "o", label="_best", zorder=3, **look)
         if len(train_loss) == 1:
             # A line needs two points to be seen.
             train.set_marker(".")
 
     def _add_legend(self, **place):
         """Add a legend; after the names it says what solid, dashed and a dot mean."""
-        ax = self.ax_
-        if self.name is not None:
-            used = [True, len(self.lines_) > len(self.train_loss), len(self.markers_) > 0]
-            _, known = ax.get_legend_handles_labels()
-            for (label, style), is_used in zip(STYLES.items(), used, strict=True):
-                if is_used and label not in known:
-                    ax.plot([], [], style, color="dimgray", label=label)
+        ax, n_fits = self.ax_, len(self.train_loss)
+        is_alone = n_fits == 1 and self.name is None
+        color = self.lines_[0].get_color() if is_alone else "dimgray"
+        used = (True, len(self.lines_) > n_fits, bool(self.markers_))
+        _, known = ax.get_legend_handles_labels()
+        for (label, style), is_used in zip(STYLES.items(), used, strict=True):
+            if is_used and label not in known:
+                ax.plot([], [], style, color=color, label=label)
         handles, _ = ax.get_legend_handles_labels()
         handles.sort(key=lambda handle: handle.get_label() in STYLES)
         ax.legend(handles=handles, **place)

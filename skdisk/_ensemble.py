@@ -1,31 +1,58 @@
-"""`MLPDiskEnsemble`: networks that differ in their seed, trained in threads, which vote."""
+"""`MLPDiskEnsemble`: networks that differ in seed or settings, trained in threads, which vote.
 
+How their settings are chosen from those of a search is in `_from_search.py`.
+"""
+
+from itertools import cycle
 from numbers import Integral
 
 import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._classifier import MLPDiskClassifier
+from ._classifier import MLPDiskClassifier, ProbabilisticClassifier
 from ._compat import Interval, validate_parameter_constraints
-from ._inputs.arrays import compute_accuracy
+from ._from_search import choose, list_candidates
 from ._inputs.parameters import Lent, check_memory, check_numbers
-from ._network.prediction import average, compute_log_odds
+from ._network.prediction import average
 
 # At least: a fitted classifier, of whatever size its network is.
 BYTES_PER_MEMBER = 10_000
 
 
-class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
-    """Classifiers that differ in their random state only; their mean probabilities decide.
+def _check_estimators(name, estimators):
+    """Check that there are some, each a classifier of ours or a pipeline that ends in one."""
+    last = [item.steps[-1][1] if isinstance(item, Pipeline) else item for item in estimators]
+    if not last or not all(isinstance(item, MLPDiskClassifier) for item in last):
+        raise TypeError(
+            f"{name} must hold MLPDiskClassifiers, or pipelines that end in one. Got {estimators}."
+        )
+
+
+def _seed_clone(estimator, seed):
+    """Clone, with one random state for all that have one."""
+    names = [name for name in estimator.get_params() if name.split("__")[-1] == "random_state"]
+    return clone(estimator).set_params(**dict.fromkeys(names, int(seed)))
+
+
+def _fit_member(member, X, y, sample_weight):
+    prefix = f"{member.steps[-1][0]}__" if isinstance(member, Pipeline) else ""
+    weights = {} if sample_weight is None else {f"{prefix}sample_weight": sample_weight}
+    return member.fit(X, y, **weights)
+
+
+class MLPDiskEnsemble(ProbabilisticClassifier):
+    """Classifiers that differ in their random state, or more; their mean probabilities decide.
 
     Parameters
     ----------
-    estimator : MLPDiskClassifier, default=None
-        What each member is, but for its `random_state`. None stands for the best setting for
-        tables that was measured (benchmarks/results/accuracy.md): the best of 50 epochs,
+    estimator : MLPDiskClassifier, Pipeline that ends in one, or list of such, default=None
+        What each member is, but for its `random_state`; of a list the members are the first, the
+        second and so on, in turn. None stands for the best setting for tables that was measured
+        (benchmarks/results/accuracy.md): the best of 50 epochs,
         `MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)`.
     n_members : int, default=5
         How many there are.
@@ -36,7 +63,7 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    estimators_ : list of MLPDiskClassifier
+    estimators_ : list of MLPDiskClassifier or Pipeline
         The fitted members.
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
@@ -47,6 +74,9 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
     ----------
     Lakshminarayanan et al., Deep ensembles, NeurIPS 2017, https://arxiv.org/abs/1612.01474
 
+    Caruana et al., Ensemble selection from libraries of models, ICML 2004, which `from_search`
+    follows: https://doi.org/10.1145/1015330.1015432
+
     Examples
     --------
     >>> from skdisk import MLPDiskEnsemble, make_disk
@@ -56,7 +86,7 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints = {  # noqa: RUF012 - scikit-learn's own form
-        "estimator": [MLPDiskClassifier, None],
+        "estimator": [MLPDiskClassifier, Pipeline, list, None],
         "n_members": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
@@ -67,6 +97,85 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
         self.n_members = n_members
         self.n_jobs = n_jobs
         self.random_state = random_state
+
+    @classmethod
+    def from_search(
+        cls,
+        search,
+        X,
+        y,
+        n_members=10,
+        *,
+        n_candidates=20,
+        groups=None,
+        n_jobs=None,
+        random_state=None,
+    ):
+        """Make an ensemble of the candidates of a search that are best together, and fit it.
+
+        The best candidates are trained again on each split of `search.cv`. Then members are
+        chosen one by one, the same candidate several times if need be: the next is the one with
+        which the mean probabilities have the lowest log loss on the rows held out. Last, each
+        member is trained on all rows, with a random state of its own.
+
+        The choice is kept as the parameter `estimator`, a list of `n_members` estimators: a clone
+        of the ensemble trains the same settings anew, on whatever data, and does not choose again.
+
+        Parameters
+        ----------
+        search : GridSearchCV, RandomizedSearchCV, HalvingGridSearchCV or the like
+            Fitted, over an MLPDiskClassifier or a pipeline that ends in one. With several scores,
+            `refit` names the one to go by. Its networks are trained with the `random_state` that
+            they have there.
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training data, as a rule those of the search.
+        y : array-like of shape (n_samples,)
+            Labels.
+        n_members : int, default=10
+            How many members to choose.
+        n_candidates : int, default=20
+            How many candidates, the best by the score of the search, to choose from.
+        groups : array-like of shape (n_samples,), default=None
+            What `search.cv` splits by, if it does.
+        n_jobs, random_state
+            As those of the ensemble.
+
+        Returns
+        -------
+        ensemble : MLPDiskEnsemble
+            The fitted ensemble.
+
+        Raises
+        ------
+        NotFittedError
+            If the search has not been fitted.
+        ValueError, TypeError
+            If the search is one over other estimators, has several scores and `refit` names none
+            of them, or a parameter or the data are not as described.
+
+        Examples
+        --------
+        >>> from sklearn.model_selection import GridSearchCV
+        >>> from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
+        >>> X, y = make_disk(200, random_state=0)
+        >>> clf = MLPDiskClassifier(random_state=0)
+        >>> search = GridSearchCV(clf, {"lr": [0.03, 0.1], "activation": ["relu", "tanh"]})
+        >>> ensemble = MLPDiskEnsemble.from_search(search.fit(X, y), X, y, random_state=0)
+        >>> len(ensemble.estimators_)
+        10
+        """
+        names = ("n_members", "n_candidates", "n_jobs", "random_state")
+        params = dict(zip(names, (n_members, n_candidates, n_jobs, random_state), strict=True))
+        caller = f"{cls.__name__}.from_search"
+        constraints = cls._parameter_constraints
+        constraints = {**constraints, "n_candidates": constraints["n_members"]}
+        params = check_numbers(caller, params)
+        validate_parameter_constraints(constraints, params, caller_name=caller)
+        candidates = list_candidates(search, int(n_candidates))
+        _check_estimators("search", candidates)
+        chosen = choose(candidates, search.cv, X, y, groups, int(n_members), n_jobs)
+        estimators = [clone(candidates[position]) for position in chosen]
+        return cls(estimators, n_members, n_jobs=n_jobs, random_state=random_state).fit(X, y)
 
     def fit(self, X, y, sample_weight=None):
         """Train the members; the parameters are those of `MLPDiskClassifier.fit`."""
@@ -82,107 +191,27 @@ class MLPDiskEnsemble(ClassifierMixin, BaseEstimator):
         rng = np.random.RandomState() if self.random_state is None else self.random_state
         n_members = int(self.n_members)
         seeds = check_random_state(rng).randint(np.iinfo(np.int32).max, size=n_members)
-        estimator = self.estimator
-        if estimator is None:
-            estimator = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)
-        members = [clone(estimator).set_params(random_state=int(seed)) for seed in seeds]
+        estimators = self.estimator if isinstance(self.estimator, list) else [self.estimator]
+        if self.estimator is None:
+            best = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)
+            estimators = [best]
+        _check_estimators("estimator", estimators)
+        members = map(_seed_clone, cycle(estimators), seeds)
         # The kernel trains without the interpreter's lock: many networks are many threads.
-        fits = (joblib.delayed(member.fit)(X, y, sample_weight) for member in members)
+        fits = (joblib.delayed(_fit_member)(member, X, y, sample_weight) for member in members)
         members = joblib.Parallel(self.n_jobs, prefer="threads")(fits)
-        vars(self).pop("feature_names_in_", None)
-        names = {"classes_", "n_features_in_", "feature_names_in_"} & vars(members[0]).keys()
-        vars(self).update({name: getattr(members[0], name) for name in names})
+        for name in ("classes_", "n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)
+            if hasattr(members[0], name):
+                setattr(self, name, getattr(members[0], name))
         self.estimators_ = members
         return self
 
-    def predict(self, X):
-        """Predict the label of each row.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        y_pred : ndarray of shape (n_samples,)
-            The most probable label of each row, of the dtype of `classes_`.
-        """
-        positions = self.predict_log_proba(X).argmax(axis=1)
-        return self.classes_[positions]
-
-    def predict_proba(self, X):
-        """Average the members' probabilities of each class.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        proba : ndarray of shape (n_samples, n_classes), dtype=float64
-            Probabilities, the columns in the order of `classes_`; each row sums to 1.
-        """
-        log_proba = self.predict_log_proba(X)
+    def _predict(self, X, form):
+        """Average the members' probabilities."""
+        check_is_fitted(self)
+        log_proba = average([member.predict_log_proba(X) for member in self.estimators_])
+        if form == "log_proba":
+            return log_proba
         with np.errstate(under="ignore"):
             return np.exp(log_proba, out=log_proba)
-
-    def predict_log_proba(self, X):
-        """Compute the logarithms of the average probabilities.
-
-        They are finite where `predict_proba` rounds to 0, and have their digits where that rounds
-        to 1.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
-            Log-probabilities, the columns in the order of `classes_`.
-        """
-        check_is_fitted(self)
-        return average([member.predict_log_proba(X) for member in self.estimators_])
-
-    def decision_function(self, X):
-        """Compute the log-odds of the average probabilities.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-
-        Returns
-        -------
-        log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
-            As `MLPDiskClassifier.decision_function`.
-        """
-        return compute_log_odds(self.predict_log_proba(X))
-
-    def score(self, X, y, sample_weight=None):
-        """Compute the accuracy on data.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Data with the features seen during fit.
-        y : array-like of shape (n_samples,)
-            Their labels, in any form that `fit` takes.
-        sample_weight : array-like of shape (n_samples,), default=None
-            How much each row counts. None stands for 1.
-
-        Returns
-        -------
-        score : float
-            The share of rows whose label is predicted.
-        """
-        return compute_accuracy(y, self.predict(X), sample_weight)
-
-    def __sklearn_tags__(self):
-        """Say that sparse rows are taken."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags

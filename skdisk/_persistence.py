@@ -1,13 +1,35 @@
-"""`save` and `load`: an estimator is described, and made again from its description.
+"""`save` and `load`, and what of an estimator is pickled: one description, kept in two ways.
 
-The form of a file is in `_file_format.py`, the checks of what is in it in `_file_checks.py` and
-`_optimizer_checks.py`. What `save` is about to write is first made an estimator again: it is the
-same one, or nothing is written.
+The description of a training (`_training/description.py`) is pickled with the estimator's other
+attributes. In a file, all is checked (`_inputs/file_checks.py`): it may come from anybody. What
+`save` is about to write is first made an estimator again: it is the same one, or nothing is
+written.
+
+The file is one safetensors file, without code. The tensors are the arrays of the description. All
+else is metadata of safetensors, which are strings:
+
+- `format`: "skdisk.MLPDiskClassifier";
+- `format_version`: a whole number, which grows with each change that an older skdisk cannot read;
+- `skdisk_version`: that of the skdisk that wrote the file;
+- `estimator`: JSON, with hyperparameters, fitted attributes, the description of the training, and
+  the names of the tensors in their places;
+- `sha256`: that of the whole file with 64 zeros here. safetensors itself notices no damage.
+
+What JSON has no form for is an object with one key: `{"$tuple": [...]}`, `{"$tensor": name}`,
+`{"$optimizer": name}` (a class of torch.optim), and, where a key is not a string,
+`{"$dict": [[key, value], ...]}`.
+
+Nothing in a file is run: the one name that is looked up is an optimiser's, in torch.optim.
 """
 
+import errno
+import hashlib
 import json
 import os
+import stat
+import uuid
 import warnings
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from inspect import signature
@@ -15,78 +37,130 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load as load_tensors
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 from sklearn.utils.validation import check_is_fitted
 
 from ._inputs.choices import resolve_device
 from ._inputs.file_checks import (
     LABEL_DTYPE,
-    SETTINGS,
     check_generator,
-    check_history,
+    check_names,
     check_parameters,
     check_plain,
-    check_settings,
-    check_weights,
+    check_training,
+    expect,
+    find_device,
     make_classes,
     make_feature_names,
 )
-from ._inputs.file_format import (
-    FORMAT,
-    FORMAT_VERSION,
-    check_file,
-    check_names,
-    decode,
-    encode,
-    expect,
-    keep,
-    pack,
-    replace_file,
+from ._network.mlp import as_probabilities
+from ._training.description import (
+    describe,
+    find_changes,
+    find_optimizer,
+    has_callbacks,
+    is_of_torch,
+    is_plain,
+    restore,
 )
-from ._inputs.optimizer_checks import check_groups, check_optimizer_state
 from ._training.loop import Ending, Result
-from ._training.net import Settings, begin, make_net
-from ._training.state import Note, note, set_back
 
+FORMAT = "skdisk.MLPDiskClassifier"
+# Version 1 also has the result schedule_start_; up to version 2, the settings are a net's, and the
+# memory of the optimiser is always the net's.
+FORMAT_VERSION = 3
+BLANK = "0" * 64
 ALTERNATIVE = (
     "Or keep the estimator with joblib.dump, whose files are to be loaded only if trusted."
 )
-
 # The parameters that a file may lack, for objects that run code: the loaded estimator has the
 # defaults there.
 LOST = ("callbacks", "lr_schedule", "optimizer", "optimizer_params", "random_state")
 # Those that may be arrays, and are written as lists.
 ARRAY_LIKE = ("hidden_layer_sizes", "dropout")
-FITTED = ("classes_", "n_features_in_", "feature_names_in_", "_settings", "_state", "_result")
-# The parts of the state, by their names in a file and in a note.
-STATE = ("parameters", "groups", "optimizer", "generator")
+TRAINING = ("_settings", "_state", "_result")
+FITTED = ("classes_", "n_features_in_", "feature_names_in_", *TRAINING)
 # What scikit-learn keeps on an estimator besides parameters, and the methods that set it.
 SET_BY = {"_skl_callbacks": "set_callbacks", "_metadata_request": "set_fit_request and its like"}
+PARTS = ("params", "classes_", "n_features_in_", "feature_names_in_")
+PARTS_OF_TRAINING = ("settings", "results", "history", "state")
+
+
+def to_plain(attributes):
+    """Describe the training among the attributes of an estimator, if plain things can say it."""
+    attributes = dict(attributes)
+    if is_of_torch(attributes.get("optimizer")):
+        attributes["optimizer"] = {"torch.optim": attributes["optimizer"].__name__}
+    if "_state" in attributes:
+        settings, state, result = map(attributes.get, TRAINING)
+        is_own = is_of_torch(settings.optimizer) and not has_callbacks(settings)
+        if is_own and not find_changes(settings, state):
+            training = describe(settings, state) | {"results": _describe_result(result)}
+            if is_plain(training):
+                attributes = {k: v for k, v in attributes.items() if k not in TRAINING}
+                attributes["_training"] = training
+    return attributes
+
+
+def from_plain(attributes):
+    """Make the attributes of an estimator again, the other way round."""
+    attributes = dict(attributes)
+    if isinstance(attributes.get("optimizer"), dict):
+        attributes["optimizer"] = find_optimizer(attributes["optimizer"].get("torch.optim"))
+    if "_training" in attributes:
+        training = attributes.pop("_training")
+        # What skops reads is checked by nobody else, and torch does not look at all of it.
+        check_generator(training["state"]["generator"])
+        device = training["settings"]["device"]
+        if device != (found := find_device(device)):
+            warnings.warn(
+                f"The training was on device={device!r}, which is not available here. The network "
+                "is on the cpu; set the device of the estimator before you train it further.",
+                stacklevel=3,
+            )
+            training = training | {"settings": training["settings"] | {"device": found}}
+        attributes |= _restore(training)
+    return attributes
+
+
+def _describe_result(result):
+    if result is None:
+        return None
+    return {
+        "first_epoch_": result.first_epoch,
+        "diverged_": result.diverged,
+        "fused_reason_": result.reason,
+    }
+
+
+def _restore(training):
+    settings, state = restore(training)
+    results = training["results"]
+    result = results and Result(
+        results["first_epoch_"],
+        Ending.DIVERGED if results["diverged_"] else Ending.COMPLETE,
+        results["fused_reason_"],
+        results["diverged_"],
+    )
+    return {"_settings": settings, "_state": state, "_result": result}
 
 
 def save(estimator, path):
-    """Write a fitted estimator to a file; its method `save` says what may be raised.
-
-    Parameters
-    ----------
-    estimator : MLPDiskClassifier
-        The estimator.
-    path : str, bytes or os.PathLike
-        The file. An earlier one is replaced once the new one is complete.
-    """
+    """Write a fitted estimator to a file; its method `save` says what may be raised."""
     check_is_fitted(estimator)
     path = Path(os.path.realpath(os.fsdecode(path)))
     description, lost = _describe(estimator)
-    tensors = {}
-    text = json.dumps(encode(description, tensors), separators=(",", ":"))
+    arrays = {}
+    text = json.dumps(encode(description, arrays), separators=(",", ":"))
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "skdisk_version": version("skdisk"),
         "estimator": text,
     }
-    data = pack(metadata, tensors)
-    _check_again(estimator, text, data)
+    data = pack(metadata, arrays)
+    _check_again(estimator, metadata, data)
     if lost:
         warnings.warn(
             "The file cannot hold all that the estimator has. The loaded one will have its "
@@ -97,25 +171,12 @@ def save(estimator, path):
 
 
 def load(cls, path):
-    """Make an estimator from a file; its method `load` says what may be raised.
-
-    Parameters
-    ----------
-    cls : type
-        The class of the estimator.
-    path : str, bytes or os.PathLike
-        A file that `save` wrote.
-
-    Returns
-    -------
-    estimator : MLPDiskClassifier
-        The fitted estimator.
-    """
+    """Make an estimator from a file; its method `load` says what may be raised."""
     path = Path(os.fsdecode(path))
     data = path.read_bytes()
     metadata = check_file(data, path)
     try:
-        estimator, device = _read(cls, metadata["estimator"], data)
+        estimator, device = _read(cls, metadata, data)
     except (Warning, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -131,21 +192,81 @@ def load(cls, path):
     return estimator
 
 
-def _read(cls, text, data):
+def _read(cls, metadata, data):
     """Make the estimator of a file's bytes, and return the device that it was saved with."""
-    tensors = load_tensors(data)
-    description = json.loads(text, object_hook=partial(decode, tensors))
-    expect(not tensors, f"nothing is known of the tensors {', '.join(tensors)}")
+    arrays = load_arrays(data)
+    description = json.loads(metadata["estimator"], object_hook=partial(decode, arrays))
+    expect(not arrays, f"nothing is known of the tensors {', '.join(arrays)}")
     check_plain(description)
+    parts = PARTS + PARTS_OF_TRAINING
+    check_names(description, parts, description, "the parts of the file")
+    if int(metadata["format_version"]) < 3:
+        _upgrade(description)
     estimator = _rebuild(cls, description)
     return estimator, description["params"].get("device", estimator.device)
 
 
-def _check_again(estimator, text, data):
+def _upgrade(description):
+    """Give the description of a file of version 1 or 2 the form of version 3."""
+    old, state = description["settings"], description["state"]
+    expect(isinstance(old, dict) and isinstance(state, dict), "the settings are not a dict")
+    names = ("batch_size", "shuffle", "clip_grad_norm", "seed", "verbose", "max_epochs")
+    check_names(old, (*names, "lr", "module__activation", "module__dropout"), old, "the settings")
+    new = {name: old[name] for name in names}
+    n_layers = len(state.get("parameters") or []) // 2
+    dropout = as_probabilities(old["module__dropout"], n_layers - 1)
+    new |= {"activation": old["module__activation"], "dropout": dropout}
+    new |= {"optimizer": getattr(old.get("optimizer", torch.optim.SGD), "__name__", None)}
+    arguments = {
+        name.removeprefix("optimizer__"): value
+        for name, value in old.items()
+        if name.startswith("optimizer__")
+    }
+    new |= {"optimizer_arguments": arguments | {"lr": old["lr"]}}
+    # Version 1 has more results.
+    names = ("first_epoch_", "diverged_", "fused_reason_")
+    check_names(description["results"], names, description["results"], "the results")
+    description["results"] = {name: description["results"][name] for name in names}
+    description |= {"settings": new, "state": state | {"memory": {}, "n_steps": 0}}
+
+
+def _rebuild(cls, description):
+    """Make the estimator of a description, and check all that is in it."""
+    estimator = _make_estimator(cls, description["params"])
+    device = str(resolve_device(estimator.device))
+    estimator.classes_ = make_classes(description["classes_"])
+    n_features, names = description["n_features_in_"], description["feature_names_in_"]
+    training = {name: description[name] for name in PARTS_OF_TRAINING}
+    expect(isinstance(training["settings"], dict), "the settings are not a dict")
+    training["settings"] = training["settings"] | {"device": device}
+    check_training(training, n_features, len(estimator.classes_))
+    estimator.n_features_in_ = n_features
+    if names is not None:
+        estimator.feature_names_in_ = make_feature_names(names, n_features)
+    vars(estimator).update(_restore(training))
+    return estimator
+
+
+def _make_estimator(cls, params):
+    """Make an estimator that is not fitted."""
+    known = list(signature(cls).parameters)
+    expect(isinstance(params, dict), "there are no parameters")
+    unknown = [str(name) for name in params if name not in known]
+    expect(
+        not unknown,
+        f"{cls.__name__} has no parameter {', '.join(unknown)}. If a subclass of it has been "
+        "saved, load the file with that subclass",
+    )
+    estimator = cls(**params)
+    check_parameters(estimator)
+    return estimator
+
+
+def _check_again(estimator, metadata, data):
     """Check that a file gives the estimator again that it is made of."""
     cls = type(estimator)
     try:
-        again, _ = _read(cls, text, data)
+        again, _ = _read(cls, metadata, data)
     except (Warning, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -165,13 +286,6 @@ def _check_again(estimator, text, data):
             f"adds to them. Of this one it cannot hold {', '.join(names)}. Delete such attributes "
             f"(del estimator.{names[0]}) and set them again after loading. {ALTERNATIVE}"
         )
-    net, saved = estimator.net_, again.net_
-    if type(net) is not type(saved) or repr(net.module_) != repr(saved.module_):
-        raise TypeError(
-            "The file can hold a network as fit makes it:\n"
-            f"{type(saved).__name__} with {saved.module_}\nThe one of this estimator is:\n"
-            f"{type(net).__name__} with {net.module_}\nFit the estimator anew. {ALTERNATIVE}"
-        )
 
 
 def _is_same(name, value, other):
@@ -186,53 +300,65 @@ def _is_same(name, value, other):
 
 def _describe(estimator):
     """Describe an estimator, and list the defaults that stand for what cannot be described."""
-    net, given = estimator.net_, estimator.get_params(deep=False)
-    given = {name: _convert(name, value) for name, value in given.items()}
+    name_of_class = type(estimator).__name__
+    given = {k: _convert(k, v) for k, v in estimator.get_params(deep=False).items()}
     params = keep(given)
-    settings = keep(_select_settings(net.get_params(deep=False)))
-    noted, result = note(estimator._state), estimator._result
-    state = {name: getattr(noted, name) for name in STATE}
+    training, lost_of_training = _describe_training(estimator)
+    if "optimizer" in given and "optimizer" not in params:
+        # Its arguments have no meaning for the default one.
+        params.pop("optimizer_params", None)
     lost = [name for name in given if name not in params]
-    if "optimizer" in lost or "optimizer" not in settings:
-        # Nothing of an optimiser that is not in torch.optim has a meaning for the default one.
-        for values in (params, settings):
-            for name in [name for name in values if name.startswith("optimizer")]:
-                del values[name]
-        state |= {"groups": [{}], "optimizer": [None] * len(state["optimizer"])}
     for name in lost:
         if name not in LOST:
             raise TypeError(
-                f"The parameter {name} of this {type(estimator).__name__} is {given[name]!r}. The "
+                f"The parameter {name} of this {name_of_class} is {given[name]!r}. The "
                 "file can hold strings, numbers, bools, None, and lists, tuples and dicts of "
                 f"such. Set {name} to one of those before saving. {ALTERNATIVE}"
             )
     parameters = signature(type(estimator)).parameters
-    lost = [f"{name}={parameters[name].default!r}" for name in given if name not in params]
+    lost = [f"{name}={parameters[name].default!r}" for name in lost]
     lost += [f"nothing from {SET_BY[name]}" for name in SET_BY if vars(estimator).get(name)]
-    history = [keep({**row, "batches": []}) for row in net.history]
-    incomplete = {
-        name: None
-        for row, kept in zip(net.history, history, strict=True)
-        for name in row
-        if name not in kept
-    }
-    lost += [f"no {name} in history_" for name in incomplete]
     names = getattr(estimator, "feature_names_in_", None)
     description = {
         "params": params,
         "classes_": _describe_classes(estimator.classes_),
         "n_features_in_": estimator.n_features_in_,
         "feature_names_in_": names if names is None else names.tolist(),
-        "settings": settings,
-        "results": {
-            "first_epoch_": result.first_epoch,
-            "diverged_": result.diverged,
-            "fused_reason_": result.reason,
-        },
-        "history": history,
-        "state": state,
     }
-    return description, lost
+    return description | training, lost + lost_of_training
+
+
+def _describe_training(estimator):
+    """Describe the training of an estimator without callbacks and a foreign optimiser."""
+    settings, state, result = (getattr(estimator, name) for name in TRAINING)
+    changes = find_changes(settings, state)
+    if {"class", "module_"} & {*changes}:
+        raise TypeError(
+            "The file can hold a network as fit makes it. The one of this estimator is a changed "
+            f"{type(estimator.net_).__name__} with {estimator.module_}\nFit the estimator anew. "
+            f"{ALTERNATIVE}"
+        )
+    training = describe(settings, state) | {"results": _describe_result(result)}
+    # The loaded estimator has the device of its parameter.
+    del training["settings"]["device"]
+    if not is_of_torch(settings.optimizer):
+        training["settings"] |= {
+            "optimizer": "SGD",
+            "optimizer_arguments": {"lr": settings.optimizer_arguments["lr"]},
+        }
+        training["state"] |= {"memory": {}, "n_steps": 0, "optimizer": None, "groups": None}
+    history = [keep(row) for row in training["history"]]
+    incomplete = {
+        name: None
+        for row, kept in zip(training["history"], history, strict=True)
+        for name in row
+        if name not in kept
+    }
+    training["history"] = history
+    return training, [
+        *(f"{name} of net_ as fit makes it" for name in changes),
+        *(f"no {name} in history_" for name in incomplete),
+    ]
 
 
 def _convert(name, value):
@@ -240,10 +366,6 @@ def _convert(name, value):
     if name == "device":
         return str(value)
     return value.tolist() if name in ARRAY_LIKE and isinstance(value, np.ndarray) else value
-
-
-def _select_settings(params):
-    return {name: value for name, value in params.items() if name.startswith(tuple(SETTINGS))}
 
 
 def _describe_classes(classes):
@@ -257,80 +379,133 @@ def _describe_classes(classes):
     return {"dtype": classes.dtype.str, "labels": classes.tolist()}
 
 
-def _rebuild(cls, description):
-    """Make the estimator of a description, and check all that is in it."""
-    names = ("params", "classes_", "n_features_in_", "feature_names_in_", "settings", "results")
-    names += ("history", "state")
-    check_names(description, names, description, "the parts of the file")
-    estimator = _make_estimator(cls, description["params"])
-    device = resolve_device(estimator.device)
-    estimator.classes_ = make_classes(description["classes_"])
-    n_classes, n_features = len(estimator.classes_), description["n_features_in_"]
-    feature_names, state = description["feature_names_in_"], description["state"]
-    check_names(state, STATE, STATE, "the parts of the state")
-    hidden = check_weights(state["parameters"], n_features, n_classes)
-    estimator.n_features_in_ = n_features
-    if feature_names is not None:
-        estimator.feature_names_in_ = make_feature_names(feature_names, n_features)
-    settings, results = description["settings"], description["results"]
-    check_settings(settings, device)
-    check_history(description["history"], results)
-    check_generator(state["generator"])
-    history = description["history"]
-    estimator._settings = _make_settings(settings, n_features, n_classes, hidden, device)
-    estimator._state = begin(estimator._settings)
-    net = make_net(estimator._settings, estimator._state)
-    check_groups(net.optimizer_, state["groups"])
-    check_optimizer_state(net.optimizer_, state["groups"], state["optimizer"])
-    net.history.extend({**row, "batches": []} for row in history)
-    lowest = {
-        name: min(row[name] for row in history if name in row)
-        for name in ("train_loss", "valid_loss")
-        if any(name in row for row in history)
-    }
-    nothing = {"memory": {}, "n_steps": 0, "n_epochs": len(history), "lowest": lowest}
-    set_back(estimator._state, Note(**state, **nothing))
-    diverged = results["diverged_"]
-    estimator._result = Result(
-        results["first_epoch_"],
-        Ending.DIVERGED if diverged else Ending.COMPLETE,
-        results["fused_reason_"],
-        diverged,
-    )
-    return estimator
+def encode(value, arrays, *place):
+    """Turn a value into JSON; arrays are added to `arrays`, named by their place in it."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray) and place[:1] == ("state",):
+        name = ".".join(map(str, place))
+        arrays[name] = np.asarray(value, order="C")
+        return {"$tensor": name}
+    if is_of_torch(value):
+        return {"$optimizer": value.__name__}
+    if isinstance(value, list | tuple):
+        items = [encode(item, arrays, *place, i) for i, item in enumerate(value)]
+        return {"$tuple": items} if isinstance(value, tuple) else items
+    if isinstance(value, dict):
+        pairs = [[encode(k, arrays), encode(v, arrays, *place, k)] for k, v in value.items()]
+        if all(isinstance(key, str) and not key.startswith("$") for key, _ in pairs):
+            return dict(pairs)
+        if all(_is_key(key) for key, _ in pairs):
+            return {"$dict": pairs}
+    raise TypeError(f"{value!r} cannot be written to the file.")
 
 
-def _make_settings(settings, n_features, n_classes, hidden, device):
-    """Make the settings of the training, which are parameters of its net in a file."""
-    arguments = {
-        name.removeprefix("optimizer__"): value
-        for name, value in settings.items()
-        if name.startswith("optimizer__")
-    }
-    names = ("batch_size", "shuffle", "clip_grad_norm", "seed", "verbose", "max_epochs")
-    return Settings(
-        n_features=n_features,
-        n_classes=n_classes,
-        hidden_layer_sizes=hidden,
-        activation=settings["module__activation"],
-        dropout=settings["module__dropout"],
-        optimizer=settings.get("optimizer", torch.optim.SGD),
-        optimizer_arguments={**arguments, "lr": settings["lr"]},
-        device=str(device),
-        **{name: settings[name] for name in names},
-    )
+def _is_key(value):
+    return value is None or isinstance(value, bool | int | float | str)
 
 
-def _make_estimator(cls, params):
-    """Make an estimator that is not fitted."""
-    known = list(signature(cls).parameters)
-    expect(isinstance(params, dict), "there are no parameters")
-    unknown = [str(name) for name in params if name not in known]
-    expect(
-        not unknown,
-        f"{cls.__name__} has no parameter {', '.join(unknown)}. If a subclass of it has been "
-        "saved, load the file with that subclass",
-    )
-    estimator = cls(**params)
-    check_parameters(estimator)
-    return estimator
+def decode(arrays, value):
+    """Turn an object of the JSON back into what `encode` made it of."""
+    if not any(key.startswith("$") for key in value):
+        return value
+    expect(len(value) == 1, f"an object has the keys {', '.join(value)}, of which one has a $")
+    [(kind, content)] = value.items()
+    if kind == "$tuple":
+        expect(isinstance(content, list), "a tuple is not written as a list")
+        return tuple(content)
+    if kind == "$dict":
+        expect(isinstance(content, list), "a dict is not written as a list")
+        expect(all(isinstance(pair, list) for pair in content), "a dict is not written as pairs")
+        expect(all(len(pair) == 2 and _is_key(pair[0]) for pair in content), "a key is no key")
+        return dict(content)
+    if kind == "$tensor":
+        expect(isinstance(content, str), f"{kind} does not name anything")
+        # Each has one place: else a small file could ask for any memory.
+        expect(content in arrays, f"the tensor {content!r} is not there, or in two places")
+        return arrays.pop(content)
+    expect(kind == "$optimizer", f"nothing is known of {kind}")
+    return find_optimizer(content)
+
+
+def keep(values):
+    """Keep those values of a dict that can be written to a file."""
+    kept = {}
+    for name, value in values.items():
+        with suppress(TypeError):
+            encode(value, {})
+            kept[name] = value
+    return kept
+
+
+def pack(metadata, arrays):
+    """Make the bytes of a file, with its checksum."""
+    data = save_arrays(arrays, {**metadata, "sha256": BLANK})
+    return _replace_checksum(data, BLANK, hashlib.sha256(data).hexdigest())
+
+
+def check_file(data, path):
+    """Check that the bytes of a file are those that `pack` made, and read their metadata."""
+    again = "Copy it again from where it was saved, or save the estimator again."
+    if data[8:9] != b"{":
+        what = "not a safetensors file" if len(data) > 8 else f"cut off: it has {len(data)} bytes"
+        raise ValueError(f"{path} is {what}. Give a file that MLPDiskClassifier.save wrote.")
+    try:
+        end = 8 + int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8:end]).get("__metadata__")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} was cut off or is damaged in its header. {again}") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is a safetensors file of another program. Give a file that "
+            "MLPDiskClassifier.save wrote, or read this one with safetensors.torch.load_file."
+        )
+    number = str(metadata.get("format_version"))[:20]
+    if number.isdecimal() and int(number) > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {number}, while skdisk {version('skdisk')} reads versions "
+            f"up to {FORMAT_VERSION}. It was saved by skdisk {metadata.get('skdisk_version')}: "
+            "upgrade skdisk to that version."
+        )
+    checksum = metadata.get("sha256")
+    if hashlib.sha256(_replace_checksum(data, checksum, BLANK)).hexdigest() != checksum:
+        raise ValueError(f"{path} was cut off or is damaged: its checksum is wrong. {again}")
+    if not number.isdecimal() or int(number) < 1:
+        raise ValueError(f"{path} has format version {number}, which no skdisk has written.")
+    return metadata
+
+
+def _replace_checksum(data, old, new):
+    # Within the other metadata, quotes have backslashes before them.
+    return data.replace(f'"sha256":"{old}"'.encode(), f'"sha256":"{new}"'.encode(), 1)
+
+
+def replace_file(path, data):
+    """Write a file in the place of an earlier one, which stays if anything goes wrong."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.is_symlink():
+        # All links have been followed, but for one that leads back to itself.
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    is_there = path.exists()
+    if is_there and not path.is_file():
+        raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
+    if is_there and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    temporary = path.with_name(f".skdisk-{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if is_there:
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        os.replace(temporary, path)
+    except OSError as error:
+        # Nobody knows the temporary file.
+        error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)

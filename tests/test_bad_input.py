@@ -37,6 +37,12 @@ def damage(index):
     return matrix
 
 
+def shorten(name):
+    matrix = sparse.csc_array(X)
+    setattr(matrix, name, getattr(matrix, name)[:-1])
+    return matrix
+
+
 BAD_X = {
     "NaN": (put(np.nan), ValueError, "Input X contains NaN"),
     "infinity": (put(np.inf), ValueError, "Input X contains infinity"),
@@ -64,8 +70,10 @@ BAD_X = {
     "meta tensor": (torch.ones(20, 3, device="meta"), ValueError, "X cannot be .* no data"),
     "sparse tensor": (torch.ones(20, 3).to_sparse(), ValueError, "X cannot be .*to_dense"),
     "complex tensor": (torch.ones(20, 3).cfloat().conj(), ValueError, "Complex data not supp"),
-    "CSR with an index outside": (damage(99), ValueError, "X is a damaged CSR matrix"),
-    "CSR with a negative index": (damage(-1), ValueError, "X is a damaged CSR matrix"),
+    "CSR with an index outside": (damage(99), ValueError, "X is a damaged CSR .* must be < 3"),
+    "CSR with a negative index": (damage(-1), ValueError, "X is a damaged CSR .* must be >= 0"),
+    "CSC of too few pointers": (shorten("indptr"), ValueError, "X is a damaged CSC .* size 3"),
+    "CSC of too few numbers": (shorten("data"), ValueError, "X is a damaged CSC .* same size"),
 }
 # Columns that hold no numbers, as pandas, polars and Arrow have them.
 WORDS = ["red", "green"] * 10
@@ -131,6 +139,7 @@ BAD_Y = {
     "empty": (Y[:0], ValueError, "inconsistent numbers of samples"),
     "None": (None, ValueError, "requires y to be passed"),
     "NaN": (np.where(Y, 1.0, np.nan), ValueError, "Input y contains NaN.*Drop the rows"),
+    "infinity": (np.where(Y, 1.0, np.inf), ValueError, "Input y contains infinity"),
     "missing string": (pd.Series(["a", None] * 10), ValueError, "Input y contains NaN"),
     "NA": (pd.Series([1, pd.NA] * 10, dtype="Int64"), ValueError, "Input y contains NaN"),
     "multilabel": (np.ones((20, 2), int), ValueError, r"\(20, 2\).*MultiOutputClassifier"),

@@ -58,6 +58,9 @@ CONTAINERS = {
     "DataFrame of several dtypes": lambda X: pd.DataFrame(X, columns=NAMES).astype(
         {"a": "int32", "b": "float32"}
     ),
+    "DataFrame with names of methods": lambda X: pd.DataFrame(
+        X, columns=["column_names", "iter_columns", "itercolumns"]
+    ),
     "nullable Float64": lambda X: pd.DataFrame(X, columns=NAMES).astype("Float64"),
     "nullable Int64": lambda X: pd.DataFrame(X, columns=NAMES).astype("Int64"),
     "Arrow-backed": lambda X: pd.DataFrame(X, columns=NAMES).astype("float[pyarrow]"),

@@ -167,7 +167,12 @@ def test_given_axes_are_drawn_on(clf, validated):
 
 
 def test_the_scale_of_the_loss_is_chosen(clf):
-    assert LossCurveDisplay.from_estimator(clf, log=True).ax_.get_yscale() == "log"
+    display = LossCurveDisplay.from_estimator(clf, log=True)
+    assert display.ax_.get_yscale() == "log"
+    display.figure_.draw_without_rendering()
+    labels = [float(label.get_text()) for label in display.ax_.get_yticklabels(which="both")]
+    low, high = display.ax_.get_ylim()
+    assert sum(low <= label <= high for label in labels) >= 2
     assert LossCurveDisplay.from_estimator(clf).ax_.get_yscale() == "linear"
 
 

@@ -4,6 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
@@ -36,6 +39,25 @@ def test_members_are_the_plain_fits_and_vote_softly(data, has_kernel, n_jobs):
     np.testing.assert_array_equal(ensemble.predict(data[0]), proba.argmax(axis=1))
     assert {type(member) for member in ensemble.estimators_} == {MLPDiskClassifier}
     assert [member.fused_ for member in ensemble.estimators_] == [has_kernel] * 3
+
+
+def test_members_are_the_estimators_of_a_list_in_turn(data):
+    settings = [clone(CLF).set_params(max_epochs=3), make_pipeline(StandardScaler(), CLF)]
+    ensemble = MLPDiskEnsemble(settings, n_members=3, random_state=0).fit(*data)
+    members = ensemble.estimators_
+    assert [type(member) for member in members] == [MLPDiskClassifier, Pipeline, MLPDiskClassifier]
+    assert (
+        len({members[0].random_state, members[1][-1].random_state, members[2].random_state}) == 3
+    )
+    assert settings[0].random_state is None
+    expected = np.mean([member.predict_proba(data[0]) for member in members], axis=0)
+    np.testing.assert_allclose(ensemble.predict_proba(data[0]), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", [[], [CLF, "mlp"], make_pipeline(LogisticRegression())])
+def test_members_that_are_no_classifiers_of_ours_are_refused(data, estimator):
+    with pytest.raises(TypeError, match="estimator must hold MLPDiskClassifiers, or pipelines"):
+        MLPDiskEnsemble(estimator).fit(*data)
 
 
 def test_weights_labels_and_names(data):

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -325,6 +326,8 @@ def test_the_lines_of_fits_in_threads_are_whole_and_tell_whose_they_are(
 
 
 def test_the_lines_of_fits_in_processes_tell_whose_they_are(make_clf, disk, capfd):
+    # Processes that an earlier test has started write elsewhere.
+    get_reusable_executor().shutdown()
     fits = (joblib.delayed(make_clf(verbose=1).fit)(*disk) for _ in range(2))
     joblib.Parallel(n_jobs=2)(fits)
     lines = capfd.readouterr().out.splitlines()

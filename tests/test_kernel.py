@@ -16,6 +16,7 @@ import scipy.special
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from test_kernel_threads import make_state
 from torch import nn
 
 from skdisk import _kernel as kernel
@@ -131,7 +132,7 @@ def train_by_autograd(
 
 def train(network, how, data, orders, learning_rates, instruction_set, seeds=None):
     """Train by the kernel from `make_parameters` on; return state and training."""
-    state = kernel.make_state(network, how, make_parameters(network))
+    state = make_state(network, how, make_parameters(network))
     training = kernel.train(
         network, how, state, data, orders, learning_rates, seeds, instruction_set=instruction_set
     )
@@ -254,7 +255,7 @@ def test_epochs_in_one_call_are_epochs_in_many(instruction_set):
     data, orders = make_data(network, 30), make_orders(30, 4)
     learning_rates, seeds = np.array([0.1, 0.05, 0.02, 0.01]), np.array([3, 1, 4, 1])
     together, training = train(network, how, data, orders, learning_rates, instruction_set, seeds)
-    state = kernel.make_state(network, how, make_parameters(network))
+    state = make_state(network, how, make_parameters(network))
     losses = [
         kernel.train(network, how, state, data, *epoch, instruction_set=instruction_set).losses
         for epoch in zip(orders[:, None], learning_rates[:, None], seeds[:, None], strict=True)
@@ -367,7 +368,7 @@ def test_divergence_is_seen_in_losses_whose_weights_are_as_before(
     """The biases of a network without inputs are its scores; a learning rate of 0 keeps them."""
     network, how = Network((1, 2)), Settings(2)
     data = Data(np.zeros((3, 1), dtype=np.float32), np.array([1, 1, 1]))
-    state = kernel.make_state(network, how)
+    state = make_state(network, how)
     state.parameters[2:] = scores
     before = state.parameters.copy()
     training = kernel.train(
@@ -477,8 +478,8 @@ def test_predictions_are_finite_where_scores_are(instruction_set):
     np.testing.assert_allclose(log_proba, expected, rtol=1e-15)
     proba = kernel.predict(network, parameters, X, form="proba", **get)
     np.testing.assert_allclose(proba, [[1, 0, 0], [1 / 3] * 3, [1 / 3] * 3], rtol=1e-15)
-    evaluation = kernel.evaluate(network, parameters, Data(X, np.array([1, 0, 0])), **get)
-    assert evaluation.loss == pytest.approx(2e38)
+    loss, _ = kernel.evaluate(network, parameters, Data(X, np.array([1, 0, 0])), **get)
+    assert loss == pytest.approx(2e38)
 
 
 @pytest.mark.parametrize("instruction_set", SETS)
@@ -523,13 +524,14 @@ def test_an_evaluation_is_the_mean_loss_and_the_weight_of_right_answers(n_rows, 
 def test_the_first_of_equal_scores_is_the_answer():
     network, X = Network((1, 3)), np.ones((3, 1), dtype=np.float32)
     parameters = np.zeros(6, dtype=np.float32)
-    assert kernel.evaluate(network, parameters, Data(X, np.array([0, 1, 2]))).n_right == 1
+    _, n_right = kernel.evaluate(network, parameters, Data(X, np.array([0, 1, 2])))
+    assert n_right == 1
 
 
 def make_arguments():
     """Make arguments that `_compiled.train` accepts."""
     network, how = Network((3, 4, 2)), Settings(4, momentum=0.9, dropout=(0.5,))
-    data, state = make_data(network, 10, weights=True), kernel.make_state(network, how)
+    data, state = make_data(network, 10, weights=True), make_state(network, how)
     return {
         "instruction_set": SETS[-1],
         "layer_sizes": np.array(network.layer_sizes),
@@ -870,7 +872,7 @@ import resource
 import numpy as np
 from skdisk import _kernel as kernel
 network, how = kernel.Network((1, 1000, 2)), kernel.Settings(10**7)
-state = kernel.make_state(network, how)
+state = kernel.State(np.zeros(network.count_parameters(), np.float32))
 data = kernel.Data(np.ones((1, 1), np.float32), np.zeros(1, int))
 orders = np.zeros((1, 10**7), int)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from skdisk import _kernel as kernel
-from skdisk._kernel import Data, Network, Settings
+from skdisk._kernel import Data, Network, Settings, State
 
 if not kernel.get_instruction_sets():
     pytest.skip("the kernel has not been compiled here", allow_module_level=True)
@@ -26,6 +26,13 @@ NETWORKS = [
 ]
 
 
+def make_state(network, how, parameters=None):
+    """Make the state before the first step, its memory zeros; None are parameters of zeros."""
+    zeros = np.zeros(network.count_parameters(), dtype=np.float32)
+    memory = {name: zeros.copy() for name in how.name_memory()}
+    return State(zeros if parameters is None else parameters, memory)
+
+
 def train(network, how, seed, instruction_set):
     """Train a network, predict, and return all that comes of it."""
     rng = np.random.default_rng(seed)
@@ -33,7 +40,7 @@ def train(network, how, seed, instruction_set):
     data = Data(X, (X[:, 0] > 0).astype(np.int64), None, rng.integers(-(2**63), 2**63, 200))
     orders = np.array([rng.permutation(200) for _ in range(4)])
     parts = [rng.uniform(-1, 1, m * (n + 1)) / math.sqrt(n) for n, m in pairwise(network[0])]
-    state = kernel.make_state(network, how, np.concatenate(parts).astype(np.float32))
+    state = make_state(network, how, np.concatenate(parts).astype(np.float32))
     chosen = {"instruction_set": instruction_set}
     losses = kernel.train(
         network, how, state, data, orders, np.full(4, 0.01), np.arange(4), **chosen

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from skdisk._network.mlp import ACTIVATIONS, MLP
+from skdisk._network.mlp import ACTIVATIONS, MLP, get_parameters, has_hooks
 
 ORACLES = {
     "relu": functional.relu,
@@ -78,3 +78,68 @@ def test_a_generator_leaves_the_global_one_alone():
 def test_sizes_other_than_positive_ints_are_refused(sizes):
     with pytest.raises(ValueError, match=r"hidden_layer_sizes must be .* Got "):
         MLP(5, 3, sizes)
+
+
+def share_a_layer(module):
+    module.layers[2].weight = module.layers[0].weight
+
+
+def take_away_biases(module):
+    module.layers[0].bias = None
+
+
+def replace_an_activation(module):
+    module.layers[1] = nn.Tanh()
+
+
+def add_a_layer(module):
+    module.layers.append(nn.Softmax(dim=-1))
+
+
+def replace_the_container(module):
+    module.layers = nn.ModuleList(module.layers)
+
+
+def turn_a_weight(module):
+    module.layers[0].weight = nn.Parameter(module.layers[0].weight.detach().T.contiguous().T)
+
+
+def normalise_a_weight(module):
+    nn.utils.parametrizations.weight_norm(module.layers[0])
+
+
+def test_a_plain_network_is_known_by_its_parameters():
+    module = MLP(4, 3, (4,))
+    assert all(a is b for a, b in zip(get_parameters(module), module.parameters(), strict=True))
+    assert not has_hooks(module)
+    assert get_parameters(nn.Sequential(*module.layers)) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        share_a_layer,
+        take_away_biases,
+        replace_an_activation,
+        add_a_layer,
+        replace_the_container,
+        turn_a_weight,
+        normalise_a_weight,
+        MLP.double,
+    ],
+    ids=lambda change: change.__name__,
+)
+def test_a_network_that_was_changed_is_not_plain(change):
+    module = MLP(4, 3, (4,))
+    change(module)
+    assert get_parameters(module) is None
+
+
+@pytest.mark.parametrize("part", [(), ("layers",), ("layers", "2")], ids=str)
+@pytest.mark.parametrize(
+    "hook", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"]
+)
+def test_hooks_of_every_part_are_seen(part, hook):
+    module = MLP(4, 3, (4,))
+    getattr(module.get_submodule(".".join(part)), f"register_{hook}")(lambda *args: None)
+    assert has_hooks(module)

@@ -290,7 +290,10 @@ BAD_OPTIONS = [
     ({"lr": "fast"}, "The 'lr' parameter .* Got 'fast'"),
     ({"max_epochs": "many"}, "The 'max_epochs' parameter .* Got 'many'"),
     ({"weight_decay": "much"}, "The 'weight_decay' parameter .* Got 'much'"),
-    ({"optimizer": torch.optim.LBFGS, "weight_decay": 0.1}, "weight_decay=0.1 has no meaning for"),
+    (
+        {"optimizer": torch.optim.LBFGS, "weight_decay": 0.1},
+        "no argument .weight_decay., which is 0.1",
+    ),
     ({"optimizer_params": {"betas": (0, 0)}}, "SGD has no argument 'betas', .* It has: lr, mom"),
     ({"optimizer_params": {"lr": 0.1}}, "lr is a parameter of the classifier itself"),
     ({"optimizer_params": {"momentum": 0.1}}, "momentum is a parameter of the classifier itself"),
@@ -358,6 +361,56 @@ def test_a_warm_start_may_change_the_optimiser(make_clf, get_weights, disk):
     )
     clf.set_params(optimizer="sgd", momentum=0.9).fit(*disk)
     assert clf.n_iter_ == 9
+
+
+SWITCHES = {
+    "amsgrad": ("adam", "amsgrad"),
+    "amsgrad of adamw": ("adamw", "amsgrad"),
+    "centered": (torch.optim.RMSprop, "centered"),
+    "momentum of RMSprop": (torch.optim.RMSprop, "momentum"),
+}
+
+
+@pytest.mark.parametrize(("optimizer", "option"), SWITCHES.values(), ids=SWITCHES)
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_memory_begins_anew_where_an_option_asks_for_other_memory(
+    make_clf, get_weights, disk, optimizer, option, fused
+):
+    params = {"optimizer": optimizer, "lr": 0.01, "fused": fused}
+    value = 0.5 if option == "momentum" else True
+    for before, after in ((0, value), (value, 0)):
+        if option != "momentum":
+            before, after = bool(before), bool(after)
+        clf = make_clf(optimizer_params={option: before}, **params).fit(*disk)
+        clf.set_params(optimizer_params={option: after}).partial_fit(*disk)
+        # One that has nothing to remember yet: another optimiser has been there before.
+        other = make_clf(optimizer_params={option: before}, **params).fit(*disk)
+        other.net_.optimizer_.state.clear()
+        other.set_params(optimizer_params={option: after}).partial_fit(*disk)
+        for ours, theirs in zip(get_weights(clf), get_weights(other), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.99])
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_memory_is_kept_where_its_options_only_change(
+    make_clf, get_weights, disk, fused, momentum
+):
+    params = {"momentum": 0.9, "fused": fused}
+    clf, other = (make_clf(**params).fit(*disk) for _ in range(2))
+    other.net_.optimizer_.state.clear()
+    for each in (clf, other):
+        each.set_params(momentum=momentum, weight_decay=0.01).partial_fit(*disk)
+    assert not np.allclose(get_weights(clf)[0], get_weights(other)[0], atol=1e-4)
+
+
+def test_lbfgs_ends_where_it_finds_no_finite_loss(make_clf, disk):
+    # Its steps go on until they find a minimum, or have been tried so often: here, for ever.
+    clf = make_clf(
+        optimizer=torch.optim.LBFGS, optimizer_params={"max_iter": 2**62}, lr=1e30, max_epochs=2
+    )
+    with pytest.warns(ConvergenceWarning, match="diverged in epoch 1"):
+        clf.fit(*disk)
 
 
 @pytest.mark.parametrize("n_finite", [0, 2])

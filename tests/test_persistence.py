@@ -13,22 +13,23 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import onnx
-import onnxruntime
 import pandas as pd
 import pytest
 import safetensors.torch
 import sklearn
+import skops.io as sio
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
-from skdisk import MLPDiskClassifier, make_disk
-from skdisk._inputs.file_format import check_file, pack
+from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
 from skdisk._network.mlp import ACTIVATIONS
+from skdisk._persistence import FORMAT_VERSION, check_file
+from skdisk._persistence import pack as pack_arrays
 from skdisk._training.net import DiskNet
 from skdisk._training.state import note
 
@@ -49,6 +50,10 @@ def path(tmp_path):
 def lesson():
     """Train the classifier of the lesson."""
     return MLPDiskClassifier(random_state=0).fit(*make_disk(3000, random_state=0))
+
+
+def pack(metadata, tensors):
+    return pack_arrays(metadata, {name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def rewrite(path, change):
@@ -396,7 +401,7 @@ CANNOT_BE_KEPT = {
         lambda clf: clf.set_params(class_weight={(0, 1): 2.0}),
         "The parameter class_weight of this MLPDiskClassifier is",
     ),
-    "layer": (MLPDiskClassifier(max_epochs=1), replace_layer, "(?s)as fit makes it:.*Tanh.*Fit"),
+    "layer": (MLPDiskClassifier(max_epochs=1), replace_layer, "(?s)as fit makes it.*Tanh.*Fit"),
     "net": (MLPDiskClassifier(max_epochs=1), replace_net, "(?s)The one of this .*OtherNet with"),
     "weights": (
         MLPDiskClassifier(max_epochs=1),
@@ -454,19 +459,166 @@ GOLDEN = {
         [0.51138502, 0.51219749, 0.51227069, 0.51291949, 0.51497597],
         [0.72380467, 0.70289413, 0.69837057, 0.69634932],
     ),
+    "kernel": (
+        ["inside", "outside"],
+        [0.20534376, 0.20534376, 0.22135302, 0.56281803, 0.3459531],
+        [0.69276114, 0.61690656, 0.56741472, 0.54443696],
+    ),
 }
 
 
-@pytest.mark.parametrize(("name", "expected"), GOLDEN.items(), ids=GOLDEN)
-def test_files_of_earlier_versions_are_read(disk, name, expected):
-    classes, proba, losses = expected
-    clf = MLPDiskClassifier.load(DATA / f"version_1_{name}.safetensors")
+FILES = sorted(path.stem for path in DATA.glob("*.safetensors"))
+
+
+def test_there_is_a_file_of_every_version():
+    versions = {int(name.split("_")[1]) for name in FILES}
+    assert versions == {*range(1, FORMAT_VERSION + 1)}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_every_version_are_read(disk, name):
+    classes, proba, losses = GOLDEN[name.split("_")[-1]]
+    clf = MLPDiskClassifier.load(DATA / f"{name}.safetensors")
     X = pd.DataFrame(disk[0], columns=["width", "height"])
     np.testing.assert_allclose(clf.predict_proba(X[:5])[:, 0], proba, atol=1e-6)
     np.testing.assert_allclose(clf.loss_curve_, losses, atol=1e-6)
     assert clf.classes_.tolist() == classes
     assert (clf.hidden_layer_sizes, clf.lr, clf.max_epochs) == ((4, 3), 0.1, 4)
     assert clf.partial_fit(X, np.array(classes)[disk[1]]).n_iter_ == 5
+
+
+TRUSTED = ["skdisk._classifier.MLPDiskClassifier"]
+STATES = {
+    **ROUND_TRIPS,
+    "skorch's loop": {"fused": False, "momentum": 0.9},
+    "a table is printed": {"verbose": 1},
+    "labels with weights": {"class_weight": {0: 1, 1: 2.5}, "random_state": np.int32(3)},
+}
+
+
+@pytest.mark.parametrize("params", STATES.values(), ids=STATES)
+def test_skops_trusts_one_type_and_the_training_goes_on(make_clf, disk, params):
+    X, y = disk
+    pipeline = make_pipeline(StandardScaler(), make_clf(warm_start=True, **params)).fit(X, y)
+    data = sio.dumps(pipeline)
+    assert sio.get_untrusted_types(data=data) == TRUSTED
+    loaded = sio.loads(data, trusted=TRUSTED)
+    np.testing.assert_array_equal(loaded.predict_proba(X), pipeline.predict_proba(X))
+    assert_same(pipeline[-1], loaded[-1])
+    assert repr(loaded[-1].get_params()) == repr(pipeline[-1].get_params())
+    for clf in (pipeline[-1], loaded[-1]):
+        clf.partial_fit(X, y).fit(X, y)
+    assert_same_state(pipeline[-1], loaded[-1])
+
+
+def test_skops_keeps_names_labels_ensembles_and_searches(make_clf, disk):
+    X = pd.DataFrame(disk[0], columns=["width", "height"])
+    y = np.array(["in", "out"], dtype=object)[disk[1]]
+    search = GridSearchCV(make_clf(), {"lr": [0.1, 0.2]}, cv=2).fit(X, y)
+    ensemble = MLPDiskEnsemble(make_clf(), n_members=2, random_state=0).fit(X, y)
+    for model, others in ((search, []), (ensemble, ["skdisk._ensemble.MLPDiskEnsemble"])):
+        data = sio.dumps(model)
+        untrusted = sio.get_untrusted_types(data=data)
+        own = [name for name in untrusted if not name.startswith("sklearn.")]
+        assert own == TRUSTED + others
+        loaded = sio.loads(data, trusted=untrusted)
+        np.testing.assert_array_equal(loaded.predict(X), model.predict(X), strict=True)
+        np.testing.assert_array_equal(loaded.feature_names_in_, ["width", "height"])
+
+
+def test_a_net_that_was_asked_for_is_described_as_well(make_clf, disk):
+    clf = make_clf(optimizer="adam").fit(*disk)
+    assert clf.net_.module_ is clf.module_
+    data = sio.dumps(clf)
+    assert sio.get_untrusted_types(data=data) == TRUSTED
+    assert_same_state(clf.partial_fit(*disk), sio.loads(data, trusted=TRUSTED).partial_fit(*disk))
+
+
+class Counter(Callback):
+    """A user's callback with a state."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.n_ = getattr(self, "n_", 0) + 1
+
+
+def freeze(clf):
+    clf.module_.layers[0].weight.requires_grad_(False)
+
+
+def change_criterion(clf):
+    clf.net_.set_params(criterion__weight=torch.tensor([1.0, 9.0]))
+
+
+def hook(module, args, output):
+    """Do nothing; a hook of a user's."""
+
+
+# What plain things cannot say: how somebody puts it in, and where it can be seen.
+THINGS = {
+    "callback": ({"callbacks": [Counter()]}, None, lambda clf: clf.net_.callbacks_[0][1].n_),
+    "scheduler": (
+        {"lr_schedule": LRScheduler(StepLR, step_size=1)},
+        None,
+        lambda clf: clf.net_.callbacks_[0][1].policy,
+    ),
+    "optimizer": ({"optimizer": MyAdam}, None, lambda clf: type(clf.net_.optimizer_)),
+    "layer": ({}, replace_layer, lambda clf: type(clf.module_.layers[1])),
+    "net": ({}, replace_net, lambda clf: type(clf.net_)),
+    "frozen": ({}, freeze, lambda clf: clf.module_.layers[0].weight.requires_grad),
+    "criterion": ({}, change_criterion, lambda clf: clf.net_.criterion_.weight.tolist()),
+    "hook": (
+        {},
+        lambda clf: clf.module_.layers[0].register_forward_hook(hook),
+        lambda clf: [*clf.module_.layers[0]._forward_hooks.values()],
+    ),
+    "attribute": ({}, lambda clf: setattr(clf.net_, "note", "mine"), lambda clf: clf.net_.note),
+}
+
+
+@pytest.mark.parametrize(("params", "change", "read"), THINGS.values(), ids=THINGS)
+def test_what_users_put_in_is_pickled_as_it_is(make_clf, disk, params, change, read):
+    clf = make_clf(**params).fit(*disk)
+    if change is not None:
+        change(clf)
+    expected = read(clf)
+    for again in (copy.deepcopy(clf), pickle.loads(pickle.dumps(clf))):
+        assert read(again) == expected
+        np.testing.assert_array_equal(again.predict_proba(disk[0]), clf.predict_proba(disk[0]))
+        assert again.partial_fit(*disk).n_iter_ == 4
+
+
+def test_skops_names_what_users_put_in(make_clf, disk):
+    clf = make_clf(callbacks=[Counter()]).fit(*disk)
+    untrusted = sio.get_untrusted_types(data=sio.dumps(clf))
+    assert {*TRUSTED, f"{__name__}.Counter"} < {*untrusted}
+
+
+def test_a_pickle_from_a_device_that_is_not_here_goes_to_the_cpu(make_clf, disk):
+    clf = make_clf().fit(*disk)
+    clf._settings = clf._settings._replace(device="cuda:99")
+    data = pickle.dumps(clf)
+    with pytest.warns(UserWarning, match="'cuda:99', which is not available here"):
+        again = pickle.loads(data)
+    np.testing.assert_array_equal(again.predict_proba(disk[0]), clf.predict_proba(disk[0]))
+    assert again.partial_fit(*disk).n_iter_ == 4
+
+
+def test_a_described_generator_is_not_read_behind_its_last_number(make_clf, disk):
+    clf = make_clf().fit(*disk)
+    state = clf.__getstate__()
+    state["_training"]["state"]["generator"][8:24].view(np.int32)[:] = [624, 1, 624, 0]
+    with pytest.raises(ValueError, match="points outside of its numbers"):
+        clf.__setstate__(state)
+
+
+def test_copies_share_nothing_and_shallow_ones_all(make_clf, get_weights, disk):
+    clf = make_clf().fit(*disk)
+    before = get_weights(clf)
+    deep, shallow = copy.deepcopy(clf), copy.copy(clf)
+    for p in deep.module_.parameters():
+        torch.nn.init.zeros_(p)
+    assert all(map(np.array_equal, get_weights(clf), before))
+    assert shallow.module_ is clf.module_
 
 
 def test_steps_before_the_classifier_have_a_file_of_their_own(make_clf, disk, path):
@@ -646,7 +798,7 @@ def test_a_missing_file_is_python_s_own_error(path):
 def test_a_newer_format_asks_for_a_newer_skdisk(make_clf, disk, path):
     make_clf().fit(*disk).save(path)
     rewrite(path, lambda metadata, _: metadata.update(format_version="12", skdisk_version="9.8"))
-    with pytest.raises(ValueError, match=r"version 12, while .* up to 2.* 9\.8: upgrade skdisk"):
+    with pytest.raises(ValueError, match=r"version 12, while .* up to 3.* 9\.8: upgrade skdisk"):
         MLPDiskClassifier.load(path)
 
 
@@ -659,11 +811,20 @@ def nest(depth):
 
 # What would run code, or take memory or time that the file itself does not have.
 HOSTILE = {
-    "code": (["settings", "optimizer"], {"$optimizer": "os.system"}, "'os.system' is not an opt"),
-    "module": (["settings", "optimizer"], {"$optimizer": "lr_scheduler"}, "is not an optimizer"),
-    "base": (["settings", "optimizer"], {"$optimizer": "Optimizer"}, "Optimizer has no argument"),
-    "string": (["settings", "optimizer"], "os.system", "must be an instance of 'type'"),
-    "kind": (["params", "lr"], {"$call": "os.system"}, "'os.system' is not an optimizer"),
+    "code": (["settings", "optimizer"], "os.system", "'os.system' is not an optimizer"),
+    "module": (["settings", "optimizer"], "lr_scheduler", "is not an optimizer"),
+    "base": (["settings", "optimizer"], "Optimizer", "arguments of Optimizer have"),
+    "class": (
+        ["settings", "optimizer"],
+        {"$optimizer": "Adam"},
+        "The .optimizer. parameter of the settings in the file must",
+    ),
+    "parameter of code": (
+        ["params", "optimizer"],
+        {"$optimizer": "os.system"},
+        "'os.system' is not an opt",
+    ),
+    "kind": (["params", "lr"], {"$call": "os.system"}, "nothing is known of .call"),
     "parameter": (["params", "learning_rate"], 1.0, "has no parameter learning_rate"),
     "attribute": (["params", "__class__"], 1.0, "has no parameter __class__"),
     "features": (["n_features_in_"], 10**12, "the layers have other sizes"),
@@ -722,11 +883,13 @@ WRONG_TENSORS = {
     "layers": ("state.parameters.2", torch.zeros(2, 7), "the layers do not fit each other"),
     "bias": ("state.parameters.1", torch.zeros(7), "the layers do not fit each other"),
     "inputs": ("state.parameters.0", torch.zeros(8, 3), "3 inputs and 2 outputs for 2 features"),
-    "memory": ("state.optimizer.0.exp_avg", torch.zeros(16), "remembers as exp_avg is not right"),
-    "dtype of memory": ("state.optimizer.1.exp_avg", torch.zeros(8).half(), "as exp_avg is not"),
-    "steps": ("state.optimizer.0.step", torch.tensor(-1.0), "remembers as step is not right"),
-    "NaN steps": ("state.optimizer.0.step", torch.tensor(torch.nan), "as step is not right"),
-    "many steps": ("state.optimizer.0.step", torch.ones(2), "as step is not right"),
+    "memory": ("state.optimizer.0.exp_avg", torch.zeros(16), "shape|size of tensor"),
+    "large memory": ("state.optimizer.0.exp_avg", torch.zeros(8, 8, 2), "shape|size of tensor"),
+    "no memory": ("state.optimizer.0.exp_avg_sq", torch.zeros(0, 2), "shape|size of tensor"),
+    "dtype of memory": ("state.optimizer.1.exp_avg", torch.zeros(8).half(), "the dtype float16"),
+    "steps": ("state.optimizer.0.step", torch.tensor(-1.0), "division by zero"),
+    "NaN steps": ("state.optimizer.0.step", torch.tensor(torch.nan), "memory of Adam is nan"),
+    "many steps": ("state.optimizer.0.step", torch.ones(2), "converted to Scalar|one element"),
     "generator": ("state.generator", torch.zeros(5056), "the generator's state is not one of"),
     "short generator": (
         "state.generator",
@@ -744,7 +907,7 @@ WRONG_TENSORS = {
 
 @pytest.mark.parametrize(("name", "tensor", "match"), WRONG_TENSORS.values(), ids=WRONG_TENSORS)
 def test_wrong_tensors_are_refused_in_words(make_clf, disk, path, name, tensor, match):
-    make_clf(optimizer="adam").fit(*disk).save(path)
+    make_clf(optimizer="adam", fused=False).fit(*disk).save(path)
     data = path.read_bytes()
     tensors = safetensors.torch.load(data)
     path.write_bytes(pack(check_file(data, path), {**tensors, name: tensor}))
@@ -775,7 +938,11 @@ WRONG_VALUES = {
     "callbacks": (["params", "callbacks"], [1], "callbacks must be skorch callbacks"),
     "device": (["params", "device"], "toaster", "toaster"),
     "betas": (["params", "optimizer_params"], {"betas": 0.9}, "do not suit Adam"),
-    "three betas": (["params", "optimizer_params"], {"betas": [0.9] * 3}, "cannot have betas"),
+    "three betas": (
+        ["params", "optimizer_params"],
+        {"betas": [0.9] * 3},
+        "too many values to unpack",
+    ),
     "eps": (["params", "optimizer_params"], {"eps": "x"}, "do not suit Adam"),
     "other optimizer": (["params", "optimizer"], {"$optimizer": "Muon"}, "Muon"),
     "no params": (["params"], None, "there are no parameters"),
@@ -796,34 +963,50 @@ WRONG_VALUES = {
     "names": (["feature_names_in_"], [1, 2], "not a list of strings"),
     "equal names": (["feature_names_in_"], ["a", "a"], "names of features are there twice"),
     "one name": (["feature_names_in_"], ["a"], "1 names are there for 2 features"),
-    "settings": (["settings"], {}, "the settings lack seed"),
-    "seed": (["settings", "seed"], -1, "The 'seed' parameter of network in the file must be"),
-    "lr": (["settings", "lr"], "auto", "The 'lr' parameter of network in the file must be"),
-    "activation": (["settings", "module__activation"], "os", "'module__activation' parameter"),
-    "argument": (["settings", "optimizer__betas"], [2.0, 0.9], "Invalid beta parameter"),
-    "unknown": (["settings", "optimizer__x"], 1, "Adam has no argument x"),
-    "results": (["results", "diverged_"], 1, "The 'diverged_' parameter of training in the file"),
+    "settings": (["settings"], {}, "the settings lack activation, .*seed"),
+    "seed": (["settings", "seed"], -1, "The 'seed' parameter of the settings in the file must"),
+    "lr": (["settings", "optimizer_arguments", "lr"], "auto", "not supported between"),
+    "activation": (["settings", "activation"], "os", "The 'activation' parameter of the settings"),
+    "argument": (
+        ["settings", "optimizer_arguments", "betas"],
+        [2.0, 0.9],
+        "Invalid beta parameter",
+    ),
+    "unknown": (
+        ["settings", "optimizer_arguments", "x"],
+        1,
+        "arguments of Adam have x, which nothing",
+    ),
+    "results": (["results", "diverged_"], 1, "The 'diverged_' parameter of the results in"),
     "first epoch": (["results", "first_epoch_"], 4, "first_epoch_ lies behind the end"),
     "numbers": (["history"], [1, 2, 3], "an epoch of the history are a int, not a dict"),
-    "loss": (["history", 0, "train_loss"], "low", "'train_loss' parameter of history in the file"),
+    "loss": (["history", 0, "train_loss"], "low", "The 'train_loss' parameter of the history"),
     "epoch": (["history", 2, "epoch"], 7, "epoch 3 of the history has the number 7"),
     "no loss": (["history", 2], {"epoch": 3}, "lack train_loss"),
     "validation": (["history", 0, "valid_loss"], 0.5, "only some epochs of the last training"),
-    "groups": (["state", "groups"], [], "there must be 1 groups"),
-    "lr of group": (["state", "groups", 0, "lr"], "fast", "Adam cannot have lr='fast'"),
+    "groups": (["state", "groups"], [], "must be a list of dicts, 1 in number"),
+    "lr of group": (
+        ["state", "groups", 0, "lr"],
+        "fast",
+        "not supported between",
+    ),
     "negative lr": (["state", "groups", 0, "lr"], -0.1, "Invalid learning rate"),
-    "infinite lr": (["state", "groups", 0, "lr"], float("inf"), "Adam cannot have lr=inf"),
-    "lr beyond float32": (["state", "groups", 0, "lr"], 1e39, "Adam cannot have lr=1e"),
-    "a single beta": (["state", "groups", 0, "betas"], 0.9, "Adam cannot have betas=0.9"),
+    "infinite lr": (
+        ["state", "groups", 0, "lr"],
+        float("inf"),
+        "memory of Adam is inf",
+    ),
+    "lr beyond float32": (["state", "groups", 0, "lr"], 1e39, "memory of Adam is 1e.39"),
+    "a single beta": (["state", "groups", 0, "betas"], 0.9, "not subscriptable|cannot unpack"),
     "options": (["state", "groups", 0, "capturable"], True, "AssertionError"),
-    "schedule": (["state", "groups", 0, "initial_lr"], "y", "Adam cannot have initial_lr='y'"),
-    "memory": (["state", "optimizer", 0], 1, "nothing is known of|not a list of dicts"),
+    "schedule": (["state", "groups", 0, "initial_lr"], "y", "not supported between"),
+    "memory": (["state", "optimizer", 0], 1, "nothing is known of|must be a list of dicts"),
 }
 
 
 @pytest.mark.parametrize(("place", "value", "match"), WRONG_VALUES.values(), ids=WRONG_VALUES)
 def test_wrong_content_is_refused_in_words(make_clf, disk, path, place, value, match):
-    make_clf(optimizer="adam").fit(*disk).save(path)
+    make_clf(optimizer="adam", fused=False).fit(*disk).save(path)
     rewrite(path, lambda metadata, description: set_at(description, place, value))
     with pytest.raises(ValueError, match=f"(?s){path} is marked .*which it is not .*({match})"):
         MLPDiskClassifier.load(path)
@@ -831,9 +1014,9 @@ def test_wrong_content_is_refused_in_words(make_clf, disk, path, place, value, m
 
 @pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "step", "max_exp_avg_sq"])
 def test_what_the_optimizer_needs_must_be_there(make_clf, disk, path, name):
-    clf = make_clf(optimizer="adam", optimizer_params={"amsgrad": True}).fit(*disk)
+    clf = make_clf(optimizer="adam", optimizer_params={"amsgrad": True}, fused=False).fit(*disk)
     del clf.net_.optimizer_.state[clf.net_.optimizer_.param_groups[0]["params"][2]][name]
-    with pytest.raises(ValueError, match=f"would not give this .* again .*lack {name}"):
+    with pytest.raises(ValueError, match=f"would not give this .* again .*{name}"):
         clf.save(path)
 
 
@@ -987,30 +1170,3 @@ def test_a_plain_network_knows_nothing_of_skdisk(lesson):
     buffer = io.BytesIO()
     torch.save(network, buffer)
     assert b"skdisk" not in buffer.getvalue()
-
-
-# torch.export copies its own deprecated class.
-@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
-def test_a_plain_network_is_exported_to_onnx(make_clf, disk, path):
-    X, y = 5 + 3 * disk[0], np.array(["out", "in"])[disk[1]]
-    pipeline = make_pipeline(StandardScaler(), make_clf()).fit(X, y)
-    path = path.with_suffix(".onnx")
-    torch.onnx.export(
-        pipeline[-1].to_torch(),
-        (torch.zeros(2, 2),),
-        path,
-        input_names=["X"],
-        output_names=["proba"],
-        dynamic_shapes=({0: "n_rows"},),
-        dynamo=True,
-        verbose=False,
-    )
-    onnx.checker.check_model(path, full_check=True)
-    session = onnxruntime.InferenceSession(path)
-    for n_rows in (1, 7, 200):
-        scaled = pipeline[0].transform(X[:n_rows]).astype(np.float32)
-        [proba] = session.run(["proba"], {"X": scaled})
-        np.testing.assert_allclose(proba, pipeline.predict_proba(X[:n_rows]), atol=1e-6)
-        np.testing.assert_array_equal(
-            pipeline.classes_[proba.argmax(axis=1)], pipeline.predict(X[:n_rows])
-        )

@@ -117,7 +117,8 @@ def read_peak():
 
 rng = np.random.RandomState(0)
 n_rows, n_columns = 20_000, 20_000
-X = sparse.random_array((n_rows, n_columns), density=1e-3, random_state=rng, format="FORMAT", dtype="f4")
+shape = n_rows, n_columns
+X = sparse.random_array(shape, density=1e-3, random_state=rng, format="FORMAT", dtype="f4")
 y = rng.randint(2, size=n_rows)
 params = dict(max_epochs=1, early_stopping=True, dropout=0.1, fused=FUSED)
 MLPDiskClassifier((8,), max_epochs=1).fit(np.eye(2), [0, 1])

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.metrics import accuracy_score
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 # The kinds of NumPy's dtypes that are real numbers.
@@ -31,7 +31,9 @@ def as_array(values, name):
         raise ValueError(f"{name} has masked values. Fill them in or drop their rows.")
     try:
         if isinstance(values, torch.Tensor):
-            return _convert_tensor(values)
+            values = values.detach().cpu().resolve_conj().resolve_neg()
+            is_known = not values.is_floating_point() or values.dtype in FLOATS_OF_NUMPY
+            return (values if is_known else values.float()).numpy()
         dtype = getattr(values, "dtype", None)
         # np.asarray would make floats of nullable ints, and objects of bools.
         if (
@@ -47,13 +49,6 @@ def as_array(values, name):
         raise ValueError(
             f"{name} cannot be turned into a NumPy array. Convert it first. The reason: {error}"
         ) from error
-
-
-def _convert_tensor(tensor):
-    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-    if tensor.is_floating_point() and tensor.dtype not in FLOATS_OF_NUMPY:
-        tensor = tensor.float()
-    return tensor.numpy()
 
 
 def find_fault(array):
@@ -85,6 +80,7 @@ def check_labels(y, X, name="y"):
     """Check the labels of the rows `X`; return an array of shape (n_samples,)."""
     labels = _as_labels(y, name)
     check_consistent_length(X, labels)
+    assert_all_finite(labels, input_name=name)
     return column_or_1d(labels, input_name=name, warn=True)
 
 
@@ -160,8 +156,11 @@ def _settle_dtype(labels, cells, name):
 
 def find_classes(y):
     """Return the sorted labels that occur, each once; refuse continuous numbers."""
-    check_classification_targets(y)
-    return np.unique(y)
+    classes = np.unique(y)
+    # Of no other labels has scikit-learn anything to say, and it takes its time.
+    if classes.dtype.kind == "f" or 2 * len(classes) > len(y):
+        check_classification_targets(y)
+    return classes
 
 
 def check_classes(classes):

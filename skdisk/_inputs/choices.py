@@ -1,6 +1,7 @@
 """From parameters of the classifier to choices: optimiser, learning rates, device."""
 
 import inspect
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,6 +19,11 @@ DECAY_OF_ROWS, MOST_DECAY = 6, 0.01
 OF_SGD = ("momentum", "nesterov")
 
 
+@lru_cache
+def _read_signature(optimizer):
+    return inspect.signature(optimizer).parameters
+
+
 def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
     """Find an optimiser's class and the arguments, `lr` included, to call it with.
 
@@ -30,33 +36,27 @@ def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
             f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))} or a class of "
             f"torch.optim. Got {optimizer!r}."
         )
-    known = inspect.signature(cls).parameters
+    known = _read_signature(cls)
     own = _resolve_own(cls, own, known, n_rows)
-    listed = ", ".join(name for name in known if name != "params")
-    arguments = {
+    given = {
         name: check_argument(f"optimizer_params[{name!r}]", value)
         for name, value in (optimizer_params or {}).items()
     }
-    for name in arguments:
+    for name in given:
         if name in own:
             raise ValueError(
                 f"{name} is a parameter of the classifier itself: give it there, not in "
                 "optimizer_params."
             )
+    # What an optimiser does not have may be 0.
+    arguments = given | {name: value for name, value in own.items() if value or name in known}
+    for name, value in arguments.items():
         if name not in known:
             raise ValueError(
-                f"{cls.__name__} has no argument {name!r}, which is in optimizer_params. It has: "
-                f"{listed}."
+                f"{cls.__name__} has no argument {name!r}, which is {value!r}: leave it out. It "
+                f"has: {', '.join(name for name in known if name != 'params')}."
             )
-    for name, value in own.items():
-        if name in known:
-            arguments[name] = value
-        elif value:
-            raise ValueError(
-                f"{name}={value!r} has no meaning for {cls.__name__}, which has: {listed}. Leave "
-                f"{name} out."
-            )
-    if optimizer_params:
+    if given:
         _try_arguments(cls, arguments)
     return cls, arguments
 
@@ -77,7 +77,7 @@ def _resolve_own(cls, own, known, n_rows):
 
 def _try_arguments(cls, arguments):
     """Make an optimiser for nothing, so that what it refuses is refused before a training."""
-    given = {"lr": 1.0, **arguments} if "lr" in inspect.signature(cls).parameters else arguments
+    given = {"lr": 1.0, **arguments} if "lr" in _read_signature(cls) else arguments
     try:
         cls([torch.zeros(1, requires_grad=True)], **given)
     except Exception as error:
@@ -114,21 +114,17 @@ def _fall(start, end, share):
 
 
 def resolve_device(device):
-    """Resolve a torch name, or "auto" for an accelerator if there is one; check it is there."""
-    available = ["cpu"]
+    """Find a device by its torch name, or "auto" for an accelerator if there is one."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
+    available = ["cpu"]
     if accelerator is not None:
         names = [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())]
         available += [accelerator.type, *names]
     if device == "auto":
         return torch.device("cpu") if accelerator is None else accelerator
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        resolved = None
-    if resolved is None or str(resolved) not in available:
+    if str(device) not in available:
         raise ValueError(
             f"The device {str(device)!r} is not available. On this machine there are: "
             f"{', '.join(available)}."
         )
-    return resolved
+    return torch.device(device)

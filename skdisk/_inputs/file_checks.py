@@ -1,13 +1,15 @@
 """What a file of `save` must hold, so that the estimator made of it predicts and goes on training.
 
 A right checksum says that a file is whole, not that `save` wrote it. So each part is checked for
-all that is done with it later: here what is in the file is compared with what torch, the network
-and the estimator make themselves. All checks raise ValueError or let an error of torch through.
+all that is done with it later: numbers and texts by tables in scikit-learn's form, arrays by the
+shapes that the others have, and an optimiser by a step from where it stands.
 
-Nothing that is only stated asks for memory or time: layers are as large as the tensors that are
-there, and the few numbers that stand for sizes are limited.
+Nothing that is only stated asks for memory or time: layers are as large as the arrays that are
+there, and the few numbers that stand for sizes are limited. All checks raise ValueError, or let an
+error of torch through.
 """
 
+import inspect
 import re
 import struct
 from itertools import pairwise
@@ -18,9 +20,8 @@ import torch
 
 from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, as_probabilities, as_sizes
+from .._training.description import find_optimizer, set_optimizer
 from .choices import resolve_device
-from .file_format import check_names, expect
-from .optimizer_checks import LARGEST, check_optimizer
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
 MAX_DEPTH = 20
@@ -28,30 +29,42 @@ MAX_DEPTH = 20
 LABEL_DTYPE = re.compile(r"[<>|](O|U\d{1,9}|b1|[iu][1248]|f[248])")
 # Bytes of an array of labels whose dtype has room for longer strings than any label.
 MAX_LABEL_BYTES = 2**24
+# L-BFGS makes a list of so many items.
+MAX_HISTORY_SIZE = 2**20
+# Larger numbers are infinite in float32, which torch refuses in the middle of a step.
+LARGEST = float(np.finfo(np.float32).max)
+# What the kernel's optimisers remember of every parameter, by torch's names.
+MOMENTS = ("exp_avg", "exp_avg_sq")
+MEMORY = {
+    torch.optim.SGD: ("momentum_buffer",),
+    torch.optim.Adam: MOMENTS,
+    torch.optim.AdamW: MOMENTS,
+}
 
-COUNT = Interval(Integral, 0, None, closed="left")
-
-# The settings of a net that it does not get from elsewhere; besides, `optimizer__*`.
+COUNT = Interval(Integral, 0, 2**62, closed="left")
+SIZE = Interval(Integral, 1, 2**62, closed="left")
 SETTINGS = {
-    "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
-    "lr": [Interval(Real, 0, LARGEST, closed="right")],
-    "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-    "max_epochs": [Interval(Integral, 1, None, closed="left")],
-    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "activation": [StrOptions(set(ACTIVATIONS))],
+    "dropout": [tuple],
+    "optimizer": [str],
+    "optimizer_arguments": [dict],
+    "batch_size": [SIZE],
     "shuffle": ["boolean"],
+    "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+    "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+    "device": [str],
     "verbose": ["verbose"],
-    "optimizer": [type],
-    "module__activation": [StrOptions(set(ACTIVATIONS))],
-    "module__dropout": ["array-like", Interval(Real, 0, 1, closed="left")],
+    "max_epochs": [SIZE],
 }
-# What files of earlier versions have besides, and nothing uses.
-EARLIER_SETTINGS = ("fused", "lr_schedule")
-# What a training leaves on a net besides its state and its history; earlier versions have more.
-RESULTS = {
-    "first_epoch_": [COUNT],
-    "diverged_": [str, None],
-    "fused_reason_": [str, None],
+STATE = {
+    "parameters": [list],
+    "memory": [dict],
+    "n_steps": [COUNT],
+    "optimizer": [list, None],
+    "groups": [list, None],
+    "generator": [np.ndarray],
 }
+RESULTS = {"first_epoch_": [COUNT], "diverged_": [str, None], "fused_reason_": [str, None]}
 # What the rows of a history have in common; callbacks may record anything else.
 HISTORY = {
     "epoch": [Integral],
@@ -65,6 +78,27 @@ HISTORY = {
     "train_loss_best": ["boolean"],
     "valid_loss_best": ["boolean"],
 }
+
+
+def expect(is_right, what):
+    """Raise ValueError, with what is wrong in words, if something is not right."""
+    if not is_right:
+        raise ValueError(what)
+
+
+def check_names(values, needed, allowed, what):
+    """Check that something is a dict that has the names that it must and may have."""
+    expect(isinstance(values, dict), f"{what} are a {type(values).__name__}, not a dict")
+    missing = [name for name in needed if name not in values]
+    expect(not missing, f"{what} lack {', '.join(missing)}")
+    unknown = [str(name) for name in values if name not in allowed]
+    expect(not unknown, f"{what} have {', '.join(unknown)}, which nothing is known of")
+
+
+def check_table(values, table, what):
+    """Check that something is a dict of the names of a table, and of what that says of them."""
+    check_names(values, table, table, what)
+    validate_parameter_constraints(table, values, f"{what} in the file")
 
 
 def check_plain(value, depth=MAX_DEPTH):
@@ -82,10 +116,7 @@ def check_plain(value, depth=MAX_DEPTH):
 def check_parameters(estimator):
     """Check the parameters of an estimator as its next fit will, and what torch would refuse then.
 
-    Parameters
-    ----------
-    estimator : MLPDiskClassifier
-        The estimator. A device that is not available here becomes "cpu".
+    A device that is not available here becomes "cpu".
     """
     estimator.device = find_device(estimator.device)
     estimator._check_params()
@@ -96,7 +127,7 @@ def check_parameters(estimator):
             expect(value < 2**63, f"the parameter {name} is {value}, which is more than 2**63 - 1")
     cls, arguments = estimator._resolve_optimizer()
     lr = {} if isinstance(estimator.lr, str) else {"lr": estimator.lr}
-    check_optimizer(cls, {**arguments, **lr}, resolve_device(estimator.device))
+    check_optimizer(cls, {"lr": 1.0, **arguments, **lr}, resolve_device(estimator.device))
 
 
 def find_device(device):
@@ -111,32 +142,8 @@ def find_device(device):
     return device
 
 
-def check_settings(settings, device):
-    """Check the settings of a net for a device; a foreign optimiser may be missing."""
-    expect(isinstance(settings, dict), "the settings are not a dict")
-    needed = [name for name in SETTINGS if name != "optimizer"]
-    names = [name for name in settings if str(name).startswith("optimizer__")]
-    check_names(settings, needed, {*SETTINGS, *EARLIER_SETTINGS, *names}, "the settings")
-    expect("optimizer" in settings or not names, "the settings have arguments of no optimizer")
-    validate_parameter_constraints(SETTINGS, settings, "network in the file")
-    if "optimizer" in settings:
-        arguments = {name.removeprefix("optimizer__"): settings[name] for name in names}
-        check_optimizer(settings["optimizer"], arguments, device)
-
-
 def make_classes(description):
-    """Make the array of labels from its dtype and a list.
-
-    Parameters
-    ----------
-    description : dict
-        "dtype" and "labels".
-
-    Returns
-    -------
-    classes : ndarray of shape (n_classes,)
-        Sorted labels, each once.
-    """
+    """Make the array of labels, sorted and each there once, of its "dtype" and "labels"."""
     check_names(description, ["dtype", "labels"], ["dtype", "labels"], "classes_")
     labels, dtype = description["labels"], description["dtype"]
     expect(isinstance(labels, list) and labels, "classes_ are no list of labels")
@@ -169,9 +176,7 @@ def make_classes(description):
 
 
 def make_feature_names(names, n_features):
-    """Make the array of the names of features, or None if there are none."""
-    if names is None:
-        return None
+    """Make the array of the names of features."""
     is_right = isinstance(names, list) and all(isinstance(name, str) for name in names)
     expect(is_right, "the names of the features are not a list of strings")
     expect(len(names) == n_features, f"{len(names)} names are there for {n_features} features")
@@ -179,51 +184,64 @@ def make_feature_names(names, n_features):
     return np.array(names, dtype=object)
 
 
+def check_training(training, n_features, n_classes):
+    """Check the description of a training, for so many features and classes."""
+    settings, state = training["settings"], training["state"]
+    check_table(settings, SETTINGS, "the settings")
+    check_table(state, STATE, "the state")
+    parameters, memory = state["parameters"], state["memory"]
+    n_layers = check_weights(parameters, n_features, n_classes)
+    dropout = settings["dropout"]
+    is_right = isinstance(dropout, tuple) and as_probabilities(dropout, n_layers - 1) == dropout
+    expect(is_right, f"dropout of the settings is {dropout!r}, which is no tuple of floats")
+    check_history(training["history"], training["results"])
+    check_generator(state["generator"])
+    cls, arguments = find_optimizer(settings["optimizer"]), settings["optimizer_arguments"]
+    check_names(arguments, ["lr"], arguments, "the arguments of the optimizer")
+    device, shapes = torch.device(settings["device"]), [p.shape for p in parameters]
+    check_optimizer(cls, arguments, device, shapes, state)
+    names = MEMORY.get(cls, ()) if memory else ()
+    check_names(memory, names, names, "the memories of the optimizer")
+    for name, values in memory.items():
+        shape = (sum(p.size for p in parameters),)
+        expect(_is_float32(values, shape), f"what the optimizer remembers as {name} is not right")
+    expect(state["groups"] is None or not memory, "two optimizers remember something")
+
+
+def _is_float32(value, shape):
+    return isinstance(value, np.ndarray) and value.dtype == np.float32 and value.shape == shape
+
+
 def check_weights(weights, n_features, n_classes):
-    """Check weights and biases, and find the sizes of the hidden layers.
-
-    Parameters
-    ----------
-    weights : list of tensor
-        weight and bias of each layer in turn.
-    n_features, n_classes : int
-        The sizes that the rest of the file states.
-
-    Returns
-    -------
-    hidden_layer_sizes : list of int
-        As many units as the tensors have.
-    """
-    is_right = isinstance(weights, list) and all(_is_weight(p) for p in weights)
+    """Check weight and bias of each layer in turn, and count the layers."""
+    is_right = all(
+        # An array without elements may state any size.
+        isinstance(p, np.ndarray) and p.size and _is_float32(p, p.shape) and np.isfinite(p).all()
+        for p in weights
+    )
     expect(is_right, "the parameters are not a list of finite float32 tensors")
     expect(weights and len(weights) % 2 == 0, "the parameters are not pairs of weight and bias")
     expect(all(weight.ndim == 2 for weight in weights[::2]), "a layer's weight is no matrix")
     sizes = [weights[0].shape[1], *map(len, weights[::2])]
     shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_out, n_in), (n_out,))]
-    expect([tuple(p.shape) for p in weights] == shapes, "the layers do not fit each other")
+    expect([p.shape for p in weights] == shapes, "the layers do not fit each other")
     expect(
         type(n_features) is int and (sizes[0], sizes[-1]) == (n_features, n_classes),
         f"the layers have other sizes than the features and classes: {sizes[0]} inputs and "
         f"{sizes[-1]} outputs for {n_features} features and {n_classes} classes",
     )
-    return sizes[1:-1]
-
-
-def _is_weight(value):
-    # A tensor without elements may state any size.
-    is_filled = isinstance(value, torch.Tensor) and value.numel() > 0
-    return is_filled and value.dtype == torch.float32 and bool(value.isfinite().all())
+    return len(sizes) - 1
 
 
 def check_generator(state):
     """Check the state of a generator, which torch reads without looking at all of it."""
-    own = torch.Generator().get_state()
-    is_right = isinstance(state, torch.Tensor) and state.dtype == own.dtype
-    expect(is_right and state.shape == own.shape, "the generator's state is not one of torch's")
+    own = torch.Generator().get_state().numpy()
+    is_right = (state.dtype, state.shape) == (own.dtype, own.shape)
+    expect(is_right, "the generator's state is not one of torch's")
     # Of the Mersenne Twister: how many of its 624 numbers are left, whether it was seeded, and the
     # place of the next. torch compares each with 624 only, so that one could have it read on
     # behind the last number.
-    left, seeded, place = struct.unpack_from("<iiQ", state[8:24].numpy().tobytes())
+    left, seeded, place = struct.unpack_from("<iiQ", state[8:24].tobytes())
     is_right = seeded == 1 and ((left, place) == (1, 0) or (left >= 1 and left + place == 625))
     expect(is_right, "the generator's state points outside of its numbers")
 
@@ -235,14 +253,57 @@ def check_history(history, results):
         names = row if isinstance(row, dict) else []
         check_names(row, ["epoch", "train_loss"], names, "an epoch of the history")
         expect(all(isinstance(name, str) for name in row), "a name in the history is no string")
-        validate_parameter_constraints(HISTORY, row, "history in the file")
-        expect(
-            row["epoch"] == number, f"epoch {number} of the history has the number {row['epoch']}"
-        )
-    check_names(results, RESULTS, results, "the results")
-    validate_parameter_constraints(RESULTS, results, "training in the file")
-    for name, value in results.items():
-        is_place = not isinstance(value, int) or value <= len(history)
-        expect(is_place, f"{name} lies behind the end of the history")
-    is_validated = {"valid_loss" in row for row in history[results["first_epoch_"] :]}
+        validate_parameter_constraints(HISTORY, row, "the history in the file")
+        is_right = row["epoch"] == number
+        expect(is_right, f"epoch {number} of the history has the number {row['epoch']}")
+    check_table(results, RESULTS, "the results")
+    first = results["first_epoch_"]
+    expect(first <= len(history), "first_epoch_ lies behind the end of the history")
+    is_validated = {"valid_loss" in row for row in history[first:]}
     expect(len(is_validated) < 2, "only some epochs of the last training have a valid_loss")
+
+
+def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), state=None):
+    """Check that torch can make an optimiser of parameters of such shapes, and a step with it.
+
+    It is a new one, or one that is where the state of a training says.
+    """
+    known = inspect.signature(cls).parameters
+    check_names(arguments, [], known, f"the arguments of {cls.__name__}")
+    _check_numbers(arguments, f"an argument of {cls.__name__}")
+    parameters = [torch.zeros(shape, device=device, requires_grad=True) for shape in shapes]
+    optimizer = cls(parameters, **arguments)
+    if state is not None and state["groups"] is not None:
+        what = f"a setting or memory of {cls.__name__}"
+        for values, length in ((state["groups"], 1), (state["optimizer"], len(shapes))):
+            is_right = isinstance(values, list) and len(values) == length
+            is_right = is_right and all(isinstance(item, dict | None) for item in values)
+            expect(is_right, f"{what}: there must be a list of dicts, {length} in number")
+            _check_numbers(values, what)
+        set_optimizer(optimizer, parameters, state)
+    [group] = optimizer.param_groups
+    # torch's own checks are in the constructor only. Schedulers of torch begin at initial_lr.
+    for lr in (group["lr"], group.get("initial_lr", group["lr"])):
+        options = {name: group[name] for name in known if name != "params"} | {"lr": lr}
+        cls([torch.zeros(1, device=device)], **options)
+    # The step that compares all shapes.
+    group.update({name: False for name in ("foreach", "fused") if name in group})
+    if issubclass(cls, torch.optim.LBFGS):
+        expect(group["history_size"] <= MAX_HISTORY_SIZE, "the history_size of LBFGS is too large")
+        group.update({name: min(group[name], 2) for name in ("max_iter", "max_eval")})
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    optimizer.step(lambda: torch.tensor(1.0))
+
+
+def _check_numbers(value, what):
+    """Check that arrays are of float32, and that numbers are finite there."""
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_numbers(item, what)
+    elif isinstance(value, np.ndarray):
+        expect(value.dtype == np.float32, f"{what} has the dtype {value.dtype}, not float32")
+        if value.ndim == 0:
+            _check_numbers(value.item(), what)
+    elif isinstance(value, Real):
+        expect(abs(value) <= LARGEST, f"{what} is {value}")

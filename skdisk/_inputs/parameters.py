@@ -78,20 +78,16 @@ def _round(number):
 
 def check_memory(name, value, n_bytes):
     """Refuse a parameter whose value asks for more memory than this machine has in all."""
-    available = _get_memory()
+    try:
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # Windows has no such function, and not all systems know these names.
+    except (AttributeError, ValueError, OSError):
+        available = MUCH_MEMORY
     if n_bytes > available:
         raise ValueError(
             f"{name}={write_value(value)} asks for at least {_round(n_bytes)} bytes of memory. "
             f"This machine has {_round(available)}. Make {name} smaller."
         )
-
-
-def _get_memory():
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # Windows has no such function, and not all systems know these names.
-    except (AttributeError, ValueError, OSError):
-        return MUCH_MEMORY
 
 
 class Lent:

@@ -10,7 +10,6 @@ from .trainer import (
     evaluate,
     explain_absence,
     get_instruction_sets,
-    make_state,
     predict,
     train,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "evaluate",
     "explain_absence",
     "get_instruction_sets",
-    "make_state",
     "predict",
     "train",
 ]

@@ -743,6 +743,64 @@ INLINE Floats activate(Activation f, Floats z, Floats *slope) {
     }
 }
 
+/* ------------------------------------------------------------- functions of vectors of float64 */
+
+INLINE Doubles fill_doubles(double x) { return x - (Doubles){0}; }
+
+INLINE Doubles choose_doubles(Longs where, Doubles a, Doubles b) {
+    return (Doubles)((where & (Longs)a) | (~where & (Longs)b));
+}
+
+INLINE Doubles fused_doubles(Doubles a, Doubles b, Doubles c) {
+#ifdef FUSED_DOUBLES
+    return FUSED_DOUBLES(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* e^x for x <= 0, as `exponential` */
+INLINE Doubles exponential_doubles(Doubles x) {
+    Doubles to_whole = fill_doubles(6755399441055744.0); /* 1.5 * 2^52 */
+    Doubles within = choose_doubles(x < -708, fill_doubles(-708), x);
+    Doubles n = fused_doubles(within, fill_doubles(1.4426950408889634), to_whole);
+    Doubles power = (Doubles)(((LongWords)n << 52) + 0x3FF0000000000000u);
+    n -= to_whole;
+    Doubles t = fused_doubles(n, fill_doubles(-0.693145751953125), within);
+    t = fused_doubles(n, fill_doubles(-1.4286068203094173e-06), t);
+    Doubles p = fill_doubles(1.0 / 6227020800);
+    static const double factorials[] = {479001600, 39916800, 3628800, 362880, 40320, 5040,
+                                        720,       120,      24,      6,      2};
+#pragma GCC unroll 11
+    for (int i = 0; i < 11; i++) p = fused_doubles(p, t, fill_doubles(1 / factorials[i]));
+    p = fused_doubles(p, t * t, t);
+    return choose_doubles(x < -708, fill_doubles(0), fused_doubles(power, p, power));
+}
+
+/* log x for x >= 1, as `logarithm` */
+INLINE Doubles logarithm_doubles(Doubles x) {
+    const LongWords half_root = (LongWords)fill_doubles(0.70710678118654752);
+    LongWords bits = (LongWords)x - half_root;
+    Doubles n = __builtin_convertvector((Longs)bits >> 52, Doubles);
+    Doubles m = (Doubles)((bits & 0xFFFFFFFFFFFFFu) + half_root);
+    Doubles s = (m - 1) / (m + 1), z = s * s, p = fill_doubles(2.0 / 23);
+#pragma GCC unroll 10
+    for (int i = 21; i >= 3; i -= 2) p = fused_doubles(p, z, fill_doubles(2.0 / i));
+    Doubles log_m = fused_doubles(p, z * s, s + s);
+    return fused_doubles(n, fill_doubles(0.69314718055994531), log_m) + (x - x);
+}
+
+INLINE Doubles widen(const float *from) {
+    return __builtin_convertvector(*(const StoredHalf *)from, Doubles);
+}
+
+/* log(1 + s) for s >= 0, with all digits where s is small: what rounding takes from u = 1 + s is
+   given back by the derivative, log(u + d) = log u + d / u */
+INLINE Doubles logarithm_plus_one(Doubles s) {
+    Doubles u = 1 + s;
+    return logarithm_doubles(u) + (s - (u - 1)) / u;
+}
+
 /* ------------------------------------------------------------------------------------ products */
 
 /* C(r, :) = (start_r + sum over panels t and terms k of P(r, t, k) Q(t, k, :)) * factor(r, :).
@@ -1023,14 +1081,19 @@ INLINE Floats draw_mask(const Layer *layer, const int32_t *row_bits, int32_t uni
     return choose((Ints)bits >= layer->threshold, fill(layer->scale), fill(0));
 }
 
-/* A_l = f(Z_l) * M_l and S_l = f'(Z_l) * M_l */
+/* Note in which rows a number is not finite: x - x is NaN there, else 0, and so are its bits. */
+INLINE void note_overflow(Floats x, Ints *noted) { *noted |= (Ints)(x - x); }
+
+/* A_l = f(Z_l) * M_l and S_l = f'(Z_l) * M_l; of one panel, rows that overflow can be noted. */
 INLINE void activate_layer_by(Activation f, Shape shape, const Layer *layer,
-                              const int32_t *row_bits) {
+                              const int32_t *row_bits, Ints *noted) {
     for (int64_t panel = 0; panel < shape.n_panels; panel++)
-        for (int64_t unit = 0; unit < layer->n_units; unit++)
-            for (int v = 0; v < width_of(shape, panel); v++) {
+        for (int v = 0; v < width_of(shape, panel); v++) {
+            Ints overflown = {0};
+            for (int64_t unit = 0; unit < layer->n_units; unit++) {
                 int64_t at = (panel * layer->n_units + unit) * PANEL + v * LANES;
-                Floats slope, a = activate(f, load(layer->A + at), &slope);
+                Floats slope, z = load(layer->A + at), a = activate(f, z, &slope);
+                if (noted) note_overflow(z, &overflown);
                 if (layer->unit_bits) {
                     Floats mask = draw_mask(layer, row_bits + panel * PANEL + v * LANES,
                                             layer->unit_bits[unit]);
@@ -1039,12 +1102,14 @@ INLINE void activate_layer_by(Activation f, Shape shape, const Layer *layer,
                 store(layer->A + at, a);
                 if (layer->S) store(layer->S + at, slope);
             }
+            if (noted) noted[v] |= overflown;
+        }
 }
 
-static void activate_layer(Activation f, Shape shape, const Layer *layer,
-                           const int32_t *row_bits) {
+static void activate_layer(Activation f, Shape shape, const Layer *layer, const int32_t *row_bits,
+                           Ints *noted) {
 #define CASE(which) \
-    case which: activate_layer_by(which, shape, layer, row_bits); break;
+    case which: activate_layer_by(which, shape, layer, row_bits, noted); break;
     switch (f) {
         CASE(RELU)
         CASE(TANH)
@@ -1060,12 +1125,16 @@ static void go_forward(const Training *t, Shape shape) {
         const Layer *layer = t->layers + l;
         compute_scores(shape, layer, t->W, t->layers[l - 1].A);
         if (l == L) return;
-        activate_layer(t->network->activation, shape, layer, t->row_bits);
+        activate_layer(t->network->activation, shape, layer, t->row_bits, NULL);
         transpose(shape, t->room, layer->A, layer->n_units, layer->AT);
     }
 }
 
-/* ------------------------------------------------------------------------------------ the loss */
+/* ----------------------------------------------------------------------------- the output layer
+
+   Here is all that knows that the outputs are a softmax, and that one class is right: the loss of
+   a training and its derivative, in float32, and what predictions and evaluations compute of the
+   scores, in float64. */
 
 /* Z <- (P - T) * r, of a panel, and the rows' losses - r log P_y. */
 static void derive_loss(int width, float *Z, int64_t n_classes, const int32_t *labels,
@@ -1090,6 +1159,42 @@ static void derive_loss(int width, float *Z, int64_t n_classes, const int32_t *l
         store(row_losses + v, choose(weight > 0, loss, fill(0)));
     }
     for (int i = 0; i < width * LANES; i++) Z[labels[i] * PANEL + i] -= r[i];
+}
+
+/* Logarithms of the softmax of a panel of scores, or the softmax itself, in float64.
+
+   With the largest score z_m and s the sum over the others of exp(z_c - z_m), that of class c is
+   z_c - z_m - log(1 + s): where one class is nearly certain its logarithm has all its digits. */
+static void normalise(int width, const float *Z, int64_t n_classes, Form form, double *P) {
+    for (int v = 0; v < width * LANES; v += HALF) {
+        Doubles top = widen(Z + v), others = {0};
+        Longs is_found = {0};
+        for (int64_t c = 1; c < n_classes; c++) {
+            Doubles z = widen(Z + c * PANEL + v);
+            top = choose_doubles(z > top, z, top);
+        }
+        for (int64_t c = 0; c < n_classes; c++) {
+            Doubles z = widen(Z + c * PANEL + v) - top, e = exponential_doubles(z);
+            Longs is_top = (z == 0) & ~is_found;
+            others += choose_doubles(is_top, fill_doubles(0), e);
+            is_found |= is_top;
+            *(StoredDoubles *)(P + c * PANEL + v) = form == PROBA ? e : z;
+        }
+        Doubles log_sum = logarithm_plus_one(others);
+        for (int64_t c = 0; c < n_classes; c++) {
+            StoredDoubles *p = (StoredDoubles *)(P + c * PANEL + v);
+            *p = form == PROBA ? *p / (1 + others) : *p - log_sum;
+        }
+    }
+}
+
+/* Whether the score of class y is the first of the largest, of row i of a panel. */
+INLINE bool is_first_of_largest(const float *Z, int64_t n_classes, int64_t y, int64_t i) {
+    bool is_it = true;
+    for (int64_t c = 0; c < n_classes; c++)
+        is_it &=
+            c < y ? Z[c * PANEL + i] < Z[y * PANEL + i] : Z[c * PANEL + i] <= Z[y * PANEL + i];
+    return is_it;
 }
 
 /* D_L = (P - T) * r; returns the loss. */
@@ -1268,60 +1373,6 @@ static Status NAME(train)(Training *t, State *state, float *losses, int64_t *n_d
 
 /* ---------------------------------------------------------------------------------- prediction */
 
-INLINE Doubles fill_doubles(double x) { return x - (Doubles){0}; }
-
-INLINE Doubles choose_doubles(Longs where, Doubles a, Doubles b) {
-    return (Doubles)((where & (Longs)a) | (~where & (Longs)b));
-}
-
-INLINE Doubles fused_doubles(Doubles a, Doubles b, Doubles c) {
-#ifdef FUSED_DOUBLES
-    return FUSED_DOUBLES(a, b, c);
-#else
-    return a * b + c;
-#endif
-}
-
-/* e^x for x <= 0, as `exponential` */
-INLINE Doubles exponential_doubles(Doubles x) {
-    Doubles to_whole = fill_doubles(6755399441055744.0); /* 1.5 * 2^52 */
-    Doubles within = choose_doubles(x < -708, fill_doubles(-708), x);
-    Doubles n = fused_doubles(within, fill_doubles(1.4426950408889634), to_whole);
-    Doubles power = (Doubles)(((LongWords)n << 52) + 0x3FF0000000000000u);
-    n -= to_whole;
-    Doubles t = fused_doubles(n, fill_doubles(-0.693145751953125), within);
-    t = fused_doubles(n, fill_doubles(-1.4286068203094173e-06), t);
-    Doubles p = fill_doubles(1.0 / 6227020800);
-    static const double factorials[] = {479001600, 39916800, 3628800, 362880, 40320, 5040,
-                                        720,       120,      24,      6,      2};
-#pragma GCC unroll 11
-    for (int i = 0; i < 11; i++) p = fused_doubles(p, t, fill_doubles(1 / factorials[i]));
-    p = fused_doubles(p, t * t, t);
-    return choose_doubles(x < -708, fill_doubles(0), fused_doubles(power, p, power));
-}
-
-/* log x for x >= 1, as `logarithm` */
-INLINE Doubles logarithm_doubles(Doubles x) {
-    const LongWords half_root = (LongWords)fill_doubles(0.70710678118654752);
-    LongWords bits = (LongWords)x - half_root;
-    Doubles n = __builtin_convertvector((Longs)bits >> 52, Doubles);
-    Doubles m = (Doubles)((bits & 0xFFFFFFFFFFFFFu) + half_root);
-    Doubles s = (m - 1) / (m + 1), z = s * s, p = fill_doubles(2.0 / 23);
-#pragma GCC unroll 10
-    for (int i = 21; i >= 3; i -= 2) p = fused_doubles(p, z, fill_doubles(2.0 / i));
-    Doubles log_m = fused_doubles(p, z * s, s + s);
-    return fused_doubles(n, fill_doubles(0.69314718055994531), log_m) + (x - x);
-}
-
-/* Add to each row of a panel NaN where a number of Z is not finite, else 0. */
-static void note_overflow(int width, const float *Z, int64_t n_units, Floats *noted) {
-    for (int64_t unit = 0; unit < n_units; unit++)
-        for (int v = 0; v < width; v++) {
-            Floats z = load(Z + unit * PANEL + v * LANES);
-            noted[v] += z - z;
-        }
-}
-
 /* A_l, of a panel, from its parameters; A_0 is in p->A[0]. Returns where A_l is.
 
    A sum that is too large for float32 on its way can come out with the wrong sign, which f would
@@ -1329,7 +1380,8 @@ static void note_overflow(int width, const float *Z, int64_t n_units, Floats *no
 static const float *predict_layers(const Prediction *p, int width, int64_t last) {
     const float *W = p->parameters;
     const int64_t *sizes = p->network->sizes;
-    Floats noted[PANEL / LANES] = {{0}};
+    Ints noted[2] = {{0}};
+    Shape shape = make_shape(width * LANES);
     for (int64_t l = 1; l <= last; l++) {
         int64_t n_inputs = sizes[l - 1], n_units = sizes[l];
         Layer layer = {.n_inputs = n_inputs,
@@ -1337,18 +1389,20 @@ static const float *predict_layers(const Prediction *p, int width, int64_t last)
                        .row = n_inputs,
                        .at_bias = n_units * n_inputs,
                        .A = p->A[l % 2]};
-        Shape shape = make_shape(width * LANES);
         compute_scores(shape, &layer, W, p->A[(l - 1) % 2]);
-        note_overflow(width, layer.A, n_units, noted);
-        if (l < p->network->n_layers) activate_layer(p->network->activation, shape, &layer, NULL);
+        if (l < p->network->n_layers)
+            activate_layer(p->network->activation, shape, &layer, NULL, noted);
         W += n_units * (n_inputs + 1);
     }
     float *A = p->A[last % 2];
-    for (int64_t unit = 0; unit < sizes[last]; unit++)
-        for (int v = 0; v < width; v++) {
+    for (int v = 0; v < width; v++) {
+        for (int64_t unit = 0; unit < sizes[last]; unit++)
+            note_overflow(load(A + unit * PANEL + v * LANES), noted + v);
+        for (int64_t unit = 0; unit < sizes[last]; unit++) {
             float *at = A + unit * PANEL + v * LANES;
-            store(at, load(at) + noted[v]);
+            store(at, load(at) + (Floats)noted[v]);
         }
+    }
     return A;
 }
 
@@ -1359,44 +1413,6 @@ static int take_panel(const Prediction *p, const Rows *X, int64_t first) {
         gather_row(X, first + i, p->staged + i * PANEL, PANEL, PANEL * PANEL);
     transpose_back(shape, PANEL, p->staged, X->n_features, p->A[0]);
     return width_of(shape, 0);
-}
-
-INLINE Doubles widen(const float *from) {
-    return __builtin_convertvector(*(const StoredHalf *)from, Doubles);
-}
-
-/* log(1 + s) for s >= 0, with all digits where s is small: what rounding takes from u = 1 + s is
-   given back by the derivative, log(u + d) = log u + d / u */
-INLINE Doubles logarithm_plus_one(Doubles s) {
-    Doubles u = 1 + s;
-    return logarithm_doubles(u) + (s - (u - 1)) / u;
-}
-
-/* Logarithms of the softmax of a panel of scores, or the softmax itself, in float64.
-
-   With the largest score z_m and s the sum over the others of exp(z_c - z_m), that of class c is
-   z_c - z_m - log(1 + s): where one class is nearly certain its logarithm has all its digits. */
-static void normalise(int width, const float *Z, int64_t n_classes, Form form, double *P) {
-    for (int v = 0; v < width * LANES; v += HALF) {
-        Doubles top = widen(Z + v), others = {0};
-        Longs is_found = {0};
-        for (int64_t c = 1; c < n_classes; c++) {
-            Doubles z = widen(Z + c * PANEL + v);
-            top = choose_doubles(z > top, z, top);
-        }
-        for (int64_t c = 0; c < n_classes; c++) {
-            Doubles z = widen(Z + c * PANEL + v) - top, e = exponential_doubles(z);
-            Longs is_top = (z == 0) & ~is_found;
-            others += choose_doubles(is_top, fill_doubles(0), e);
-            is_found |= is_top;
-            *(StoredDoubles *)(P + c * PANEL + v) = form == PROBA ? e : z;
-        }
-        Doubles log_sum = logarithm_plus_one(others);
-        for (int64_t c = 0; c < n_classes; c++) {
-            StoredDoubles *p = (StoredDoubles *)(P + c * PANEL + v);
-            *p = form == PROBA ? *p / (1 + others) : *p - log_sum;
-        }
-    }
 }
 
 static void NAME(predict)(Prediction *p, const Rows *X, Form form, double *out) {
@@ -1418,15 +1434,6 @@ static void NAME(compute_outputs)(Prediction *p, const Rows *X, int64_t layer, f
         for (int64_t i = 0; i < n; i++)
             for (int64_t unit = 0; unit < n_units; unit++) *out++ = A[unit * PANEL + i];
     }
-}
-
-/* Whether the score of class y is the first of the largest, of row i of a panel. */
-INLINE bool is_first_of_largest(const float *Z, int64_t n_classes, int64_t y, int64_t i) {
-    bool is_it = true;
-    for (int64_t c = 0; c < n_classes; c++)
-        is_it &=
-            c < y ? Z[c * PANEL + i] < Z[y * PANEL + i] : Z[c * PANEL + i] <= Z[y * PANEL + i];
-    return is_it;
 }
 
 static void NAME(evaluate)(Prediction *p, const Data *data, double *sums) {

@@ -106,16 +106,6 @@ class Training(NamedTuple):
     diverged: bool
 
 
-class Evaluation(NamedTuple):
-    """What `evaluate` returns, by the weights of the rows.
-
-    The mean negative log-likelihood, and how many rows have their largest score at their class.
-    """
-
-    loss: float
-    n_right: float
-
-
 def get_instruction_sets():
     """Name the instruction sets that this machine has and the kernel knows, the best one last."""
     return [] if _compiled is None else _compiled.get_instruction_sets()
@@ -146,24 +136,14 @@ def explain_absence():
     return "the environment variable SKDISK_INSTRUCTION_SET is 'none'"
 
 
-def make_state(network, settings, parameters=None):
-    """Make the state before the first step, which holds the parameters themselves, or zeros."""
-    n = network.count_parameters()
-    if parameters is None:
-        parameters = np.zeros(n, dtype=np.float32)
-    return State(parameters, {name: np.zeros_like(parameters) for name in settings.name_memory()})
-
-
 def _call(function, network, parameters, X, instruction_set, **others):
     """Call compiled code with what every function of it is given, and some more."""
     name = instruction_set or choose_instruction_set()
     if name == "none" or _compiled is None:
         raise RuntimeError(f"There is no kernel: {explain_absence()}.")
-    is_sparse = hasattr(X, "indptr")
-    if is_sparse and X.shape[1] != network.layer_sizes[0]:
-        raise ValueError(
-            f"X must have {network.layer_sizes[0]} features. Got {X.shape[1]} instead."
-        )
+    is_sparse, n_features = hasattr(X, "indptr"), network.layer_sizes[0]
+    if is_sparse and X.shape[1] != n_features:
+        raise ValueError(f"X must have {n_features} features. Got {X.shape[1]} instead.")
     return getattr(_compiled, function)(
         instruction_set=name,
         layer_sizes=np.array(network.layer_sizes, dtype=np.int64),
@@ -220,9 +200,9 @@ def train(
 
 
 def evaluate(network, parameters, data, *, instruction_set=None):
-    """Compute loss and number of right answers, from log-probabilities in float64."""
+    """Compute, by the weights of the rows, the mean loss, in float64, and how many are right."""
     given = {"labels": data.labels, "row_weights": data.row_weights}
-    return Evaluation(*_call("evaluate", network, parameters, data.X, instruction_set, **given))
+    return _call("evaluate", network, parameters, data.X, instruction_set, **given)
 
 
 def predict(network, parameters, X, *, form="log_proba", out=None, instruction_set=None):

@@ -63,21 +63,25 @@ def count_weights(n_features, hidden_layer_sizes, n_classes):
     return sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
 
 
-def _make_linear(n_in, n_out, generator):
-    """Make an `nn.Linear` with its own initialisation, drawn from `generator`.
+def draw_parameters(layer_sizes, generator=None):
+    """Draw the initial weights and biases of each layer: the distributions of `nn.Linear`.
 
-    Its constructor draws from torch's global generator, which is not ours to change, so that its
-    parts are put together here: the distributions are those of `nn.Linear.reset_parameters`, in
-    its order.
+    Its constructor draws from torch's global generator, which is not ours to change.
     """
+    parameters = []
+    for n_in, n_out in pairwise(layer_sizes):
+        bound = 1 / math.sqrt(n_in)
+        for shape in ((n_out, n_in), (n_out,)):
+            parameters.append(torch.empty(shape).uniform_(-bound, bound, generator=generator))
+    return parameters
+
+
+def _make_linear(weight, bias):
+    """Make an `nn.Linear` of its parameters; its constructor would draw others."""
     linear = nn.Linear.__new__(nn.Linear)
     nn.Module.__init__(linear)
-    linear.in_features, linear.out_features = n_in, n_out
-    linear.weight = nn.Parameter(torch.empty(n_out, n_in))
-    linear.bias = nn.Parameter(torch.empty(n_out))
-    nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5), generator=generator)
-    bound = 1 / math.sqrt(n_in)
-    nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
+    linear.out_features, linear.in_features = weight.shape
+    linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
     return linear
 
 
@@ -106,9 +110,9 @@ class MLP(nn.Module):
         self.activation = activation
         self.dropout = as_probabilities(dropout, len(self.layer_sizes) - 2)
         self.dropout_seed = None
-        layers = []
-        for n_in, n_out in pairwise(self.layer_sizes):
-            layers += [_make_linear(n_in, n_out, generator), ACTIVATIONS[activation]()]
+        layers, parameters = [], draw_parameters(self.layer_sizes, generator)
+        for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+            layers += [_make_linear(weight, bias), ACTIVATIONS[activation]()]
         layers[-1] = nn.LogSoftmax(dim=-1)
         self.layers = nn.Sequential(*layers)
 
@@ -155,18 +159,18 @@ def get_parameters(module):
     """
     if type(module) is not MLP:
         return None
-    sizes = module.layer_sizes
+    layers, sizes = [*module.layers], module.layer_sizes
     kinds = [nn.Linear, ACTIVATIONS[module.activation]] * (len(sizes) - 1)
     kinds[-1] = nn.LogSoftmax
-    if type(module.layers) is not nn.Sequential or [*map(type, module.layers)] != kinds:
+    if type(module.layers) is not nn.Sequential or [*map(type, layers)] != kinds:
         return None
     # `module.parameters()` would give the same, and take four times as long.
-    parameters = [p for layer in module.layers for p in layer._parameters.values()]
+    parameters = [p for layer in layers for p in layer._parameters.values()]
     shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_out, n_in), (n_out,))]
     is_plain = (
-        # One that is shared by two layers is listed twice, one that was taken away is None.
-        len({id(p) for p in parameters}) == len(parameters)
-        and [getattr(p, "shape", None) for p in parameters] == shapes
+        # One that was taken away is None, one that two layers share is there twice.
+        [p is not None and p.shape for p in parameters] == shapes
+        and len({id(p) for p in parameters}) == len(parameters)
         and all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
     )
     return parameters if is_plain else None

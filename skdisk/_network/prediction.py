@@ -5,14 +5,15 @@ classes as float32 can hold them, and from these, in float64, the log-probabilit
 kernel does it where it can; torch, in float64, where it cannot or where float32 overflows.
 """
 
-import copy
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import torch
+from torch.nn.functional import linear
 
 from .. import _kernel
-from .mlp import get_parameters, has_hooks
+from .mlp import ACTIVATIONS, MLP, get_parameters, has_hooks
 from .surroundings import leave_as_found
 
 # Rows per forward pass: the activations of a chunk stay in the cache. 1,000,000 rows of two
@@ -24,6 +25,7 @@ NUMBERS_AT_ONCE = 2**22
 FEW_ROWS = 256
 # What a layer gives beyond this is taken as this, in float64, so that the next one is finite.
 LARGEST = 1e250
+CPU = torch.device("cpu")
 
 
 def count_rows_at_once(n_features):
@@ -38,22 +40,33 @@ def compute_proba(module, X, form):
     Slices of `X`, a tensor or `LazyRows`, are float32 tensors. `form` is "log_proba" or "proba".
     """
     parameters = get_parameters(module)
-    is_plain = parameters is not None and not has_hooks(module)
+    if parameters is None or has_hooks(module):
+        return np.concatenate([_compute_by_module(module, X[rows], form) for rows in _split(X)])
+    network, flat, device = make_network(module), flatten(parameters), parameters[0].device
+    return compute_proba_of_arrays(network, flat, X, form, device)
+
+
+def compute_proba_of_arrays(network, flat, X, form, device=CPU):
+    """Do the same with flat parameters of a network, as the kernel trains them."""
+    if device == CPU and _kernel.explain_absence() is None:
+        return _compute_by_kernel(network, flat, X, form)
+    chunks = [_compute_in_float64(network, flat, X[rows], form, device) for rows in _split(X)]
+    return np.concatenate(chunks)
+
+
+def _split(X):
+    """Split rows into chunks: slices of their positions."""
     n_rows = count_rows_at_once(X.shape[1])
-    chunks = [slice(start, start + n_rows) for start in range(0, len(X), n_rows)]
-    if is_plain and parameters[0].is_cpu and _kernel.explain_absence() is None:
-        return _compute_by_kernel(module, parameters, X, chunks, form)
-    compute = _compute_in_float64 if is_plain else _compute_by_module
-    return np.concatenate([compute(module, X[rows], form) for rows in chunks])
+    return [slice(start, start + n_rows) for start in range(0, len(X), n_rows)]
 
 
-def _compute_by_kernel(module, parameters, X, chunks, form):
+def _compute_by_kernel(network, flat, X, form):
     """Compute by the kernel, chunks in threads.
 
     What comes out for a row does not depend on the other rows. Rows in which float32 overflows on
     the way come out as NaN, and are computed again in float64.
     """
-    network, flat = make_network(module), flatten(parameters)
+    chunks = _split(X)
     proba = np.empty((len(X), network.layer_sizes[-1]))
 
     def predict(rows):
@@ -61,16 +74,15 @@ def _compute_by_kernel(module, parameters, X, chunks, form):
         _kernel.predict(network, flat, chunk.numpy(), form=form, out=out)
         overflown = np.isnan(out[:, 0])
         if overflown.any():
-            out[overflown] = _compute_in_float64(module, chunk[overflown], form)
+            out[overflown] = _compute_in_float64(network, flat, chunk[overflown], form)
 
     if len(chunks) == 1 or torch.get_num_threads() == 1:
         for rows in chunks:
             predict(rows)
     else:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            # The loop raises what a thread has raised.
-            for _ in pool.map(predict, chunks):
-                pass
+            # The list raises what a thread has raised.
+            list(pool.map(predict, chunks))
     return proba
 
 
@@ -92,20 +104,20 @@ def _compute_by_module(module, X, form):
 
 @leave_as_found
 @torch.inference_mode()
-def _compute_in_float64(module, X, form):
-    """Compute an `MLP` by torch, on its device if that knows float64.
+def _compute_in_float64(network, flat, X, form, device=CPU):
+    """Compute by torch, on a device if that knows float64.
 
     A product of matrices gives a row another last bit when it stands in another place or among
     other rows. Computed in float64 and rounded to as many digits as float32 has, each row has the
     same scores in any company, as users and scikit-learn's checks expect.
     """
-    *layers, _ = copy.deepcopy(module.layers)
-    device = layers[0].weight.device
-    if device.type == "mps":
-        device = torch.device("cpu")
-    X = X.to(device, torch.float64)
-    for layer in layers:
-        X = layer.to(device, torch.float64)(X).clamp_(-LARGEST, LARGEST)
+    device = CPU if device.type == "mps" else device
+    X, parameters = X.to(device, torch.float64), torch.tensor(flat, dtype=torch.float64).to(device)
+    activation = ACTIVATIONS[network.activation]()
+    for layer, (n_in, n_out) in enumerate(pairwise(network.layer_sizes)):
+        weights, biases, parameters = parameters.tensor_split((n_in * n_out, n_in * n_out + n_out))
+        X = linear(activation(X) if layer else X, weights.view(n_out, n_in), biases)
+        X.clamp_(-LARGEST, LARGEST)
     digits, exponents = np.frexp(X.T.cpu().numpy())
     scores = np.ldexp(digits.astype(np.float32).astype(np.float64), exponents)
     return _give_form(log_softmax(scores).T, form)
@@ -169,3 +181,20 @@ def flatten(tensors):
 def make_network(module):
     """Describe a plain module for the kernel."""
     return _kernel.Network(module.layer_sizes, module.activation)
+
+
+def make_module(network, flat):
+    """Make the module, in evaluation mode, of a network that the kernel knows."""
+    n_features, *hidden, n_classes = network.layer_sizes
+    module = MLP(n_features, n_classes, hidden, network.activation, generator=torch.Generator())
+    unflatten(flat, module.parameters())
+    return module.eval()
+
+
+@torch.no_grad()
+def unflatten(flat, tensors):
+    """Copy a flat array into tensors, the other way round."""
+    start = 0
+    for t in tensors:
+        t.copy_(torch.tensor(flat[start : start + t.numel()]).view(t.shape))
+        start += t.numel()

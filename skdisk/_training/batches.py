@@ -18,15 +18,7 @@ from .._network.prediction import FEW_ROWS
 
 
 class WeightedDataset(Dataset):
-    """skorch's data set, with a weight for each row.
-
-    Parameters
-    ----------
-    X, y
-        As for skorch's.
-    weights : tensor of shape (n_samples,), dtype=float64, or None
-        How much each row counts; their mean is 1. None stands for 1.
-    """
+    """skorch's data set, with a weight for each row: a float64 tensor, or None for 1."""
 
     def __init__(self, X, y=None, weights=None):
         super().__init__(X, y)
@@ -34,15 +26,7 @@ class WeightedDataset(Dataset):
 
 
 class LazyRows:
-    """Rows that are made tensors as they are asked for.
-
-    Parameters
-    ----------
-    X : CSR matrix or ndarray of shape (n_samples, n_features)
-        The rows, of any dtype of numbers, perhaps read-only and larger than memory.
-    device : str or torch.device, default="cpu"
-        Where to put them.
-    """
+    """Rows of a CSR matrix or array, perhaps larger than memory, made tensors as asked for."""
 
     def __init__(self, X, device="cpu"):
         self.X = X
@@ -64,20 +48,7 @@ class LazyRows:
 
 
 def as_rows(X, device="cpu"):
-    """Wrap rows so that slices and positions give float32 tensors.
-
-    Parameters
-    ----------
-    X : ndarray, tensor or CSR matrix of shape (n_samples, n_features)
-        The rows: of float32, those of an array of any dtype of numbers.
-    device : str or torch.device, default="cpu"
-        Where tensors are to lie.
-
-    Returns
-    -------
-    rows : tensor or LazyRows
-        The same; a tensor where nothing has to be converted, and the array may be written to.
-    """
+    """Wrap rows so that slices and positions give float32 tensors; copy none that is one."""
     is_array = isinstance(X, np.ndarray)
     if sparse.issparse(X) or (is_array and not (X.dtype == np.float32 and X.flags.carray)):
         return LazyRows(X, device)
@@ -87,16 +58,8 @@ def as_rows(X, device="cpu"):
 class Batch(tuple):
     """A pair of rows and targets, as skorch unpacks it, and what it does not know of.
 
-    Parameters
-    ----------
-    X, y : tensor
-        Rows and targets.
-    weights : tensor or None
-        How much each row counts.
-    seed : int or None
-        What dropout depends on.
-    is_precise : bool, default=False
-        Whether to compute its gradients in float64.
+    `weights` of rows, the `seed` of dropout, and `is_precise`: whether gradients are to be
+    computed in float64. The first two may be None.
     """
 
     def __new__(cls, X, y, weights=None, seed=None, is_precise=False):
@@ -109,20 +72,8 @@ class Batch(tuple):
 class TensorBatches:
     """Iterate over a data set in batches of tensors; every iteration is an epoch.
 
-    Parameters
-    ----------
-    dataset : skorch.dataset.Dataset or torch.utils.data.Subset of one
-        Its `X` is an ndarray, tensor or CSR matrix of shape (n_samples, n_features), its `y` of
-        shape (n_samples,) or None; it may have `weights`. They are moved to `device` once, here;
-        sparse rows are made dense batch by batch.
-    batch_size : int
-        Number of rows of a batch; the last one may be smaller.
-    device : str or torch.device, default="cpu"
-        Where the batches lie.
-    shuffle : bool, default=False
-        Whether each epoch goes through the rows in a new random order.
-    generator : torch.Generator, default=None
-        A CPU generator, from which the order is drawn on every kind of device.
+    The data, on which weights may be, are moved to `device` once; sparse rows are made dense batch
+    by batch. Where batches are shuffled, a CPU generator draws the order for every device.
     """
 
     def __init__(self, dataset, batch_size, *, device="cpu", shuffle=False, generator=None):
@@ -161,13 +112,7 @@ class TensorBatches:
         return hash_rows(self.X if torch.is_tensor(self.X) else self.X.X)
 
     def draw_orders(self, n_epochs=1):
-        """Draw the order of the rows for some epochs.
-
-        Returns
-        -------
-        orders : tensor of shape (n_epochs, n_samples), dtype=int64
-            Positions of rows, on the device of the data.
-        """
+        """Draw an order of rows for each epoch: (n_epochs, n_samples), int64, on their device."""
         if not self.shuffle:
             return torch.arange(self.n_rows, device=self.y.device).repeat(n_epochs, 1)
         orders = torch.empty(n_epochs, self.n_rows, dtype=torch.int64)
@@ -194,20 +139,9 @@ class TensorBatches:
 
 
 def as_kernel_data(batches, with_keys=False):
-    """Give the data of batches the form that the kernel takes.
+    """Give the data of batches, on the CPU, the form that the kernel takes; copy little.
 
-    Parameters
-    ----------
-    batches : TensorBatches
-        On the CPU.
-    with_keys : bool, default=False
-        Whether to add the keys of the rows, which dropout needs.
-
-    Returns
-    -------
-    data : skdisk._kernel.Data
-        The same rows, labels and weights; dense rows are copied only where they have another
-        order in memory.
+    The keys of the rows are what dropout needs.
     """
     X = batches.X
     weights = batches.weights

@@ -15,8 +15,6 @@ import numpy as np
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
-from .state import load_weights
-
 # Of the table: how many lines, and how wide a number can be.
 N_LINES, WIDTH = 10, 9
 # Numbers the fits of this process that print in threads.
@@ -40,17 +38,13 @@ NOT_IN_HISTORY = (
 class BestEpoch:
     """Stop when the validation loss falls no more, and keep the weights of its lowest epoch.
 
-    Parameters
-    ----------
-    patience : int
-        Stop after so many epochs in a row without progress.
-    tol : float
-        How far the loss must fall below the lowest one for that to be progress.
+    Training stops after `patience` epochs in a row in which the loss has not fallen by `tol` below
+    the lowest one.
     """
 
     def __init__(self, patience, tol):
         self.patience, self.tol, self.misses = patience, tol, 0
-        # Number of the epoch, loss, parameters; and what was the best before that.
+        # Number of the epoch, loss, weights; and what was the best before that.
         self.best = self.best_before = (0, math.inf, None)
 
     def begin_epoch(self, state):
@@ -62,32 +56,23 @@ class BestEpoch:
         _, lowest, _ = self.best
         self.misses = self.misses + 1 if loss > lowest - self.tol else 0
         if loss < lowest:
-            parameters = [p.detach().clone() for p in state.get_parameters()]
-            self.best_before, self.best = self.best, (epoch, loss, parameters)
+            self.best_before, self.best = self.best, (epoch, loss, state.copy_weights())
         return self.misses >= self.patience
 
     def end_training(self, state):
         """Go back to the weights of the best epoch; may be done twice."""
         # Where an interrupt has ended the training, the last epoch may be gone again.
         is_there = self.best[0] <= len(state.history)
-        _, _, parameters = self.best if is_there else self.best_before
-        if parameters is not None:
-            load_weights(state.module, parameters)
+        _, _, weights = self.best if is_there else self.best_before
+        if weights is not None:
+            state.set_weights(weights)
 
 
 class FitTasks:
     """Tell the callbacks of scikit-learn of each epoch, which is a task of theirs.
 
-    Parameters
-    ----------
-    estimator : MLPDiskClassifier
-        Whose fit it is.
-    context : sklearn.callback.CallbackContext
-        Of the whole fit.
-    given : dict
-        `X`, `y` and `metadata`, as the user passed them.
-    make_attributes : callable
-        Makes the fitted attributes of the estimator as it stands, from the state.
+    The `context` is that of the whole fit, `given` what the user passed to it, by the names of
+    `call_on_fit_task_begin`; `make_attributes` makes the fitted attributes of a state.
     """
 
     def __init__(self, estimator, context, given, make_attributes):
@@ -117,11 +102,6 @@ def show(write, *args, **kwargs):
     """Call what writes to the screen, which may be missing, closed or full.
 
     Whatever becomes of the words, they must not cost a training.
-
-    Parameters
-    ----------
-    write : callable
-        Such as `print`, called with all that follows.
     """
     with suppress(Exception):
         write(*args, **kwargs)
@@ -156,16 +136,7 @@ class PrintTenLines(Callback):
     """Print the columns of `history_`, of about ten epochs of a training.
 
     Where several fits may print at a time, each line begins with the name of its fit, and the
-    first one says what is fitted.
-
-    Parameters
-    ----------
-    n_epochs : int
-        How long the training is.
-    title : str
-        What is fitted.
-    keeps_best : bool
-        Whether the weights of the best epoch are kept.
+    first one is the title, which says what is fitted.
     """
 
     def __init__(self, n_epochs, title, keeps_best):
@@ -214,15 +185,7 @@ class PrintTenLines(Callback):
 
 
 class ShowProgress(Callback):
-    """Show a progress bar of the epochs with their losses, on a terminal or in a notebook.
-
-    Parameters
-    ----------
-    n_epochs : int
-        How long the training is.
-    keeps_best : bool
-        Whether the weights of the best epoch are kept.
-    """
+    """Show a progress bar of the epochs with their losses, on a terminal or in a notebook."""
 
     def __init__(self, n_epochs, keeps_best):
         self.n_epochs, self.keeps_best = n_epochs, keeps_best

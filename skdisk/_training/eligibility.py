@@ -7,7 +7,6 @@ result as skorch's loop, unless somebody looks at or changes what happens within
 import inspect
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from skorch.callbacks import BatchScoring, EpochScoring, LRScheduler
@@ -29,53 +28,90 @@ SETTINGS = ("momentum", "nesterov", "weight_decay", "betas", "eps")
 UNKNOWN_OPTIONS = ("dampening", "maximize", "amsgrad", "differentiable")
 
 
-class Case(NamedTuple):
-    """What is looked at: a plan, a state, its training batches, and the optimiser's groups."""
-
-    plan: object
-    state: object
-    batches: TensorBatches
-
-    @property
-    def net(self):
-        return self.state.net
-
-    @property
-    def module(self):
-        return self.state.module
-
-    @property
-    def optimizer(self):
-        """The class of the optimiser."""
-        return self.plan.settings.optimizer if self.net is None else type(self.net.optimizer_)
-
-    @property
-    def groups(self):
-        """The settings of the optimiser, which callbacks may have changed if there is a net."""
-        if self.net is not None:
-            return self.net.optimizer_.param_groups
-        return [read_options(self.plan)]
-
-
-def read_options(plan):
-    """Collect what an optimiser is called with, its own defaults included.
-
-    Parameters
-    ----------
-    plan : Plan
-        With class and arguments of the optimiser.
-
-    Returns
-    -------
-    options : dict
-        By name.
-    """
-    return _read_defaults(plan.settings.optimizer) | plan.settings.optimizer_arguments
-
-
 @lru_cache
 def _read_defaults(optimizer):
     return {name: p.default for name, p in inspect.signature(optimizer).parameters.items()}
+
+
+def _find_groups(plan, net):
+    """Find the class of the optimiser, and its groups of settings, which callbacks may change."""
+    if net is not None:
+        return type(net.optimizer_), net.optimizer_.param_groups
+    settings = plan.settings
+    return settings.optimizer, [_read_defaults(settings.optimizer) | settings.optimizer_arguments]
+
+
+def _find_device(plan):
+    if not plan.settings.device.startswith("cpu"):
+        return f"the device is {plan.settings.device}, and the kernel is for the cpu"
+    return None
+
+
+def _find_optimizer(plan, net):
+    optimizer, groups = _find_groups(plan, net)
+    if optimizer not in OPTIMIZERS:
+        return f"the optimizer is {optimizer.__name__}, not torch's own SGD, Adam or AdamW"
+    group, *others = groups
+    if others:
+        return "the optimizer has more than one group of parameters"
+    options = [name for name in UNKNOWN_OPTIONS if group.get(name)]
+    if optimizer is torch.optim.Adam and group.get("decoupled_weight_decay"):
+        options.append("decoupled_weight_decay")
+    if options:
+        return f"the optimizer has the option {options[0]}, which the kernel does not know"
+    return None
+
+
+def _find_batches(batches):
+    if not isinstance(batches, TensorBatches):
+        return "the net makes batches of its own, not skdisk's TensorBatches"
+    if batches.is_precise:
+        return (
+            f"all rows fit into one batch, and one of at most {FEW_ROWS} rows is computed in "
+            "float64, but by the kernel in float32; a smaller batch_size makes several"
+        )
+    return None
+
+
+def _find_kernel():
+    absence = _kernel.explain_absence()
+    return absence and f"there is no compiled kernel: {absence}"
+
+
+def _find_module(module):
+    parameters = get_parameters(module)
+    if parameters is None:
+        return (
+            "the module is not the plain MLP that the parameters describe: its layers were changed"
+        )
+    hooked = (p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
+    if has_hooks(module) or any(hooked):
+        return "the module has hooks"
+    if not all(p.requires_grad for p in parameters):
+        return "some parameters of the module are frozen"
+    return None
+
+
+def _find_criterion(criterion):
+    if type(criterion) is not torch.nn.NLLLoss:
+        return f"the criterion is {type(criterion).__name__}, not torch's own NLLLoss"
+    if criterion.weight is not None or criterion.reduction != "mean":
+        return "the criterion has weights or a reduction other than the mean"
+    return None
+
+
+def _find_hooks(optimizer):
+    has_any = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return "the optimizer has hooks" if has_any else None
+
+
+def _find_callbacks(net):
+    hooks = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+    for callback in find_watchers(net, *hooks):
+        if _watches_batches(callback):
+            name = next(name for name, other in net.callbacks_ if other is callback)
+            return f"the callback {name!r} looks at every batch or gradient"
+    return None
 
 
 def _watches_batches(callback):
@@ -89,136 +125,42 @@ def _watches_batches(callback):
     return True
 
 
-def _find_device(case):
-    if torch.device(case.plan.settings.device).type != "cpu":
-        return f"the device is {case.plan.settings.device}, and the kernel is for the cpu"
-    return None
-
-
-def _find_module(case):
-    parameters = get_parameters(case.module)
-    if parameters is None:
-        return (
-            "the module is not the plain MLP that the parameters describe: its layers were changed"
-        )
-    hooked = (p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
-    if has_hooks(case.module) or any(hooked):
-        return "the module has hooks"
-    if not all(p.requires_grad for p in parameters):
-        return "some parameters of the module are frozen"
-    return None
-
-
-def _find_criterion(case):
-    if case.net is None:
-        return None
-    criterion = case.net.criterion_
-    if type(criterion) is not torch.nn.NLLLoss:
-        return f"the criterion is {type(criterion).__name__}, not torch's own NLLLoss"
-    if criterion.weight is not None or criterion.reduction != "mean":
-        return "the criterion has weights or a reduction other than the mean"
-    return None
-
-
-def _find_optimizer(case):
-    if case.optimizer not in OPTIMIZERS:
-        return f"the optimizer is {case.optimizer.__name__}, not torch's own SGD, Adam or AdamW"
-    group, *others = case.groups
-    if others:
-        return "the optimizer has more than one group of parameters"
-    options = [name for name in UNKNOWN_OPTIONS if group.get(name)]
-    if case.optimizer is torch.optim.Adam and group.get("decoupled_weight_decay"):
-        options.append("decoupled_weight_decay")
-    if options:
-        return f"the optimizer has the option {options[0]}, which the kernel does not know"
-    if case.net is not None:
-        made = case.net.optimizer_
-        if made._optimizer_step_pre_hooks or made._optimizer_step_post_hooks:
-            return "the optimizer has hooks"
-    return None
-
-
-def _find_callbacks(case):
-    hooks = ("on_batch_begin", "on_batch_end", "on_grad_computed")
-    for callback in find_watchers(case.net, *hooks) if case.net is not None else []:
-        if _watches_batches(callback):
-            name = next(name for name, other in case.net.callbacks_ if other is callback)
-            return f"the callback {name!r} looks at every batch or gradient"
-    return None
-
-
-def _find_batches(case):
-    if not isinstance(case.batches, TensorBatches):
-        return "the net makes batches of its own, not skdisk's TensorBatches"
-    if case.batches.is_precise:
-        return (
-            f"all rows fit into one batch, and one of at most {FEW_ROWS} rows is computed in "
-            "float64, but by the kernel in float32; a smaller batch_size makes several"
-        )
-    return None
-
-
-def _find_kernel(case):
-    absence = _kernel.explain_absence()
-    return absence and f"there is no compiled kernel: {absence}"
-
-
-# The first that finds something names it.
-CONDITIONS = (
-    lambda case: "fused=False" if case.plan.fused is False else None,
-    _find_kernel,
-    _find_device,
-    _find_module,
-    _find_criterion,
-    _find_optimizer,
-    _find_callbacks,
-    _find_batches,
-)
-
-
-def find_obstacle(plan, state, batches):
+def find_obstacle(plan, net, batches):
     """Say in words why the kernel cannot take the coming epoch, or return None.
 
-    Parameters
-    ----------
-    plan : Plan
-        What stays as it is.
-    state : State
-        What changes.
-    batches : TensorBatches
-        The training data.
-
-    Returns
-    -------
-    obstacle : str or None
-        The setting in the way.
+    The first setting in the way is named. The net is None where nobody has asked for one.
     """
-    case = Case(plan, state, batches)
-    return next(filter(None, (condition(case) for condition in CONDITIONS)), None)
+    obstacle = (
+        ("fused=False" if plan.fused is False else None)
+        or _find_kernel()
+        or _find_device(plan)
+        or _find_optimizer(plan, net)
+        or _find_batches(batches)
+    )
+    if obstacle or net is None:
+        return obstacle
+    return (
+        _find_module(net.module_)
+        or _find_criterion(net.criterion_)
+        or _find_hooks(net.optimizer_)
+        or _find_callbacks(net)
+    )
 
 
-def read_settings(plan, state, batches):
-    """Collect what the kernel must know of a training that it can take.
+def read_settings(plan, net, batches):
+    """Collect what the kernel must know of a training for which there is no obstacle.
 
-    Parameters
-    ----------
-    plan, state, batches
-        As for `find_obstacle`, which has found nothing.
-
-    Returns
-    -------
-    settings : skdisk._kernel.Settings
-        The settings of the optimiser as they are now.
-    lr : float
-        The learning rate as it is now.
+    Return a `_kernel.Settings`, with the optimiser's settings as they are now, and the learning
+    rate as it is now.
     """
-    case, max_norm = Case(plan, state, batches), plan.settings.clip_grad_norm
-    [group] = case.groups
+    optimizer, [group] = _find_groups(plan, net)
+    max_norm = plan.settings.clip_grad_norm
+    dropout = plan.settings.dropout if net is None else net.module_.dropout
     settings = _kernel.Settings(
         batch_size=batches.batch_size,
-        optimizer=OPTIMIZERS[case.optimizer],
+        optimizer=OPTIMIZERS[optimizer],
         max_norm=math.inf if max_norm is None else max_norm,
-        dropout=state.module.dropout if any(state.module.dropout) else (),
+        dropout=dropout if any(dropout) else (),
         **{name: group[name] for name in SETTINGS if name in group},
     )
     return settings, float(group["lr"])

@@ -25,8 +25,8 @@ from .._network.prediction import flatten, make_network
 from .._network.surroundings import limit_threads
 from .batches import TensorBatches, WeightedDataset, as_kernel_data
 from .eligibility import find_obstacle, read_settings
-from .net import Settings, check_monitors, find_watchers, make_net, record_losses
-from .state import note, read_arrays, set_back, write_arrays
+from .net import check_monitors, find_watchers, record_losses
+from .state import Settings, make_net, note, read_arrays, set_back, write_arrays
 
 # The kernel runs so long at a time: Ctrl-C and other threads wait for it no longer.
 SECONDS_OF_A_PIECE = 0.05
@@ -35,20 +35,8 @@ SECONDS_OF_A_PIECE = 0.05
 class Plan(NamedTuple):
     """What stays as it is during a training.
 
-    Attributes
-    ----------
-    settings : Settings
-        What the network is and how it is trained.
-    train, validation : WeightedDataset, WeightedDataset or None
-        The data.
-    n_epochs : int
-        How many to train.
-    learning_rates : sequence of float, or None
-        One for each epoch; None leaves the learning rate to the optimiser and the callbacks.
-    fused : {"auto", True, False}
-        Whether to train with the kernel: where it can, always (or say why not), never.
-    watchers : sequence of BestEpoch or FitTasks
-        Who looks at each epoch.
+    `learning_rates` has one for each epoch; None leaves them to the optimiser and the callbacks.
+    `fused` is "auto", True or False; `watchers` are those of `callbacks.py`.
     """
 
     settings: Settings
@@ -73,16 +61,8 @@ class Ending(Enum):
 class Result:
     """What came of a training, besides the state.
 
-    Attributes
-    ----------
-    first_epoch : int
-        How many epochs had been trained before.
-    ending : Ending
-        How it ended.
-    reason : str or None
-        Why the kernel did not train all of it, in words.
-    diverged : str or None
-        In words, where and with what.
+    `first_epoch` is how many epochs had been trained before, `reason` why the kernel did not train
+    all of it, `diverged` where and with what it diverged, both in words or None.
     """
 
     first_epoch: int
@@ -92,19 +72,7 @@ class Result:
 
 
 def train(plan, state):
-    """Train a network.
-
-    Parameters
-    ----------
-    plan : Plan
-        What stays as it is.
-    state : State
-        What changes: at the end it is that of the last whole epoch.
-
-    Returns
-    -------
-    result : Result
-        How it ended.
+    """Train a network: the state becomes that of the last whole epoch, the result says the rest.
 
     Raises
     ------
@@ -127,8 +95,7 @@ def train(plan, state):
             training.end_watching()
         finally:
             ctrl_c.stop_listening()
-            # For those who call the module themselves.
-            state.module.eval()
+            training.put_in_order()
     finally:
         ctrl_c.stop_listening()
     return training.result
@@ -189,17 +156,18 @@ class _Training:
         self._look_for_obstacles()
         if self.state.net is not None:
             check_monitors(self.state.net, self.plan.validation is not None)
-        if self._notify("on_train_begin", X=self.plan.train.X, y=self.plan.train.y):
-            self.result.ending = Ending.STOPPED
-        # A callback may have changed anything.
-        self._look_for_obstacles()
+            if self._notify("on_train_begin", X=self.plan.train.X, y=self.plan.train.y):
+                self.result.ending = Ending.STOPPED
+            # A callback may have changed anything.
+            self._look_for_obstacles()
         n_left = self.plan.n_epochs
         while n_left and self.result.ending is Ending.COMPLETE:
+            self.noted, start = note(self.state), time.perf_counter()
             if self._is_watched():
-                self._run_watched_epoch()
+                self._run_watched_epoch(start)
                 n_left -= 1
             else:
-                n_left -= self._run_piece(n_left)
+                n_left -= self._run_piece(n_left, start)
         self.noted = note(self.state)
         self.tell_the_end()
         self.end_watching()
@@ -213,6 +181,11 @@ class _Training:
         for watcher in self.plan.watchers:
             watcher.end_training(self.state)
 
+    def put_in_order(self):
+        """Leave the module as those expect it who call it themselves; may be done twice."""
+        if self.state.net is not None:
+            self.state.net.module_.eval()
+
     def go_back(self):
         """Set the state back to the end of the last whole epoch; may be done twice."""
         set_back(self.state, self.noted)
@@ -223,7 +196,7 @@ class _Training:
         Once in the way, a setting counts for the rest of the training.
         """
         if self.result.reason is None:
-            self.result.reason = find_obstacle(self.plan, self.state, self.batches)
+            self.result.reason = find_obstacle(self.plan, self.state.net, self.batches)
         if self.result.reason is None:
             return
         if self.plan.fused is True:
@@ -237,24 +210,19 @@ class _Training:
 
     def _notify(self, hook, **kwargs):
         """Call a hook of skorch's callbacks; return whether one of them stops the training."""
-        net = self.state.net
-        if net is None:
-            return False
+        return self.state.net is not None and self._stops(self.state.net.notify, hook, **kwargs)
+
+    def _stops(self, function, *args, **kwargs):
+        """Call a function of the net; tell whether a callback stops it, and not Ctrl-C."""
         try:
-            net.notify(hook, **kwargs)
+            function(*args, **kwargs)
         except KeyboardInterrupt:
-            if not self._was_stop():
+            net = self.state.net
+            if self.ctrl_c.was_pressed or not net.stop_requested_:
                 raise
+            net.stop_requested_ = False
             return True
         return False
-
-    def _was_stop(self):
-        """Tell a callback's stop from Ctrl-C."""
-        net = self.state.net
-        was_stop = net is not None and net.stop_requested_ and not self.ctrl_c.was_pressed
-        if was_stop:
-            net.stop_requested_ = False
-        return was_stop
 
     def _is_watched(self):
         """Tell whether somebody may look at the training between epochs, or change it."""
@@ -266,92 +234,82 @@ class _Training:
             or (net is not None and bool(find_watchers(net, "on_epoch_begin", "on_epoch_end")))
         )
 
-    def _run_watched_epoch(self):
+    def _run_watched_epoch(self, start):
         """Train for one epoch, with all who watch; go back where it is not whole."""
-        self.noted, start = note(self.state), time.perf_counter()
         if self._begin_epoch() or self._run_epoch():
             self.result.ending = Ending.STOPPED
             self.go_back()
         elif self.result.ending is Ending.DIVERGED:
             self.go_back()
         else:
-            self.state.history[-1]["dur"] = time.perf_counter() - start
+            self.row["dur"] = time.perf_counter() - start
             if self._end_epoch():
                 self.result.ending = Ending.STOPPED
 
+    @property
+    def _datasets(self):
+        return {"dataset_train": self.plan.train, "dataset_valid": self.plan.validation}
+
     def _begin_epoch(self):
         """Open a row of the history and tell all who watch; return whether one of them stops."""
-        state, rates = self.state, self.plan.learning_rates
-        number = len(state.history) - self.result.first_epoch
+        state, rates, stopped = self.state, self.plan.learning_rates, False
+        n_before = len(state.history)
+        number = n_before - self.result.first_epoch
         if state.net is None:
-            state.history.append({"batches": [], "epoch": len(state.history) + 1})
-        elif rates is not None:
-            for group in state.net.optimizer_.param_groups:
-                group["lr"] = rates[number]
-        datasets = {"dataset_train": self.plan.train, "dataset_valid": self.plan.validation}
-        stopped = self._notify("on_epoch_begin", **datasets)
+            state.history.append({"batches": [], "epoch": n_before + 1})
+        else:
+            if rates is not None:
+                for group in state.net.optimizer_.param_groups:
+                    group["lr"] = rates[number]
+            stopped = self._notify("on_epoch_begin", **self._datasets)
+        self.row = state.history[-1]
         for watcher in self.plan.watchers:
             watcher.begin_epoch(state)
         if state.net is not None:
             rate = state.net.optimizer_.param_groups[0]["lr"]
         else:
             rate = self.plan.settings.optimizer_arguments["lr"] if rates is None else rates[number]
-        state.history[-1]["lr"] = float(rate)
+        self.row["lr"] = float(rate)
         return stopped
 
     def _end_epoch(self):
         """Tell all who watch; return whether one of them stops the training."""
-        datasets = {"dataset_train": self.plan.train, "dataset_valid": self.plan.validation}
-        stopped = self._notify("on_epoch_end", **datasets)
+        stopped = self._notify("on_epoch_end", **self._datasets)
         return any([stopped, *(watcher.end_epoch(self.state) for watcher in self.plan.watchers)])
 
     def _run_epoch(self):
         """Train and validate; return whether a callback stops it before the epoch's end."""
-        if self.state.net is not None:
+        net, validation = self.state.net, self.plan.validation
+        if net is not None:
             # A callback may have changed anything.
             self._look_for_obstacles()
-        row = self.state.history[-1]
-        if self.result.reason is None:
-            trained = self._run_kernel([row["lr"]], first=len(self.state.history))
-            row["train_batch_count"] = len(self.batches)
-            record_losses([row], "train_loss", self._average(trained.losses), self.state.lowest)
-            # Callbacks may look for the rows of batches.
-            rows = zip(trained.losses[0].tolist(), self.batches.sizes, strict=True)
-            row["batches"] = [{"train_loss": loss, "train_batch_size": n} for loss, n in rows]
-            self._judge(row, not trained.diverged)
+        by_kernel = self.result.reason is None
+        if by_kernel:
+            self._train_by_kernel()
         elif self._run_skorch(self.batches, training=True):
             return True
         else:
-            self._judge(row, _are_finite(self.state.module))
-        if self.plan.validation is None or self.result.ending is Ending.DIVERGED:
+            self._judge(self.row, _are_finite(net.module_))
+        if validation is None or self.result.ending is Ending.DIVERGED:
             return False
-        if self.result.reason is None and not self._is_validation_watched():
-            self._validate_by_kernel(row)
+        if by_kernel and not (net and find_watchers(net, "on_batch_begin", "on_batch_end")):
+            self._validate_by_kernel()
         elif self._run_skorch(self._validation_batches, training=False):
             return True
-        self._judge(row)
+        self._judge(self.row)
         return False
-
-    def _is_validation_watched(self):
-        net = self.state.net
-        return net is not None and find_watchers(net, "on_batch_begin", "on_batch_end")
 
     def _judge(self, row, weights_are_finite=True):
         """End the training where a loss or a weight of an epoch is not finite."""
-        if not weights_are_finite:
-            what = "the weights are not finite"
-        names = [name for name in ("train_loss", "valid_loss") if name in row]
-        for name in names:
-            if not math.isfinite(row[name]):
-                weights_are_finite, what = False, f"the {name} is {row[name]}"
-        if not weights_are_finite:
+        faults = [] if weights_are_finite else ["the weights are not finite"]
+        faults += [
+            f"the {name} is {row[name]}"
+            for name in ("train_loss", "valid_loss")
+            if not math.isfinite(row.get(name, 0))
+        ]
+        if faults:
             self.result.ending = Ending.DIVERGED
-            self.result.diverged = f"in epoch {row['epoch']}: {what}, with lr={row['lr']:g}"
-
-    def _average(self, losses):
-        """Average the losses of batches, of each epoch that the kernel has trained."""
-        sizes = np.array(self.batches.sizes, dtype=np.float64)
-        return (losses @ sizes / sizes.sum()).tolist()
+            self.result.diverged = f"in epoch {row['epoch']}: {faults[-1]}, with lr={row['lr']:g}"
 
     def _run_skorch(self, batches, training):
         """Train or validate by skorch's loop; return whether a callback stops it."""
@@ -361,92 +319,117 @@ class _Training:
         # Each weight is used twice a row, and training does so three times.
         n_weights = sum(p.numel() for p in net.module_.parameters())
         operations = (6 if training else 2) * n_weights * max(batches.sizes)
-        try:
-            with limit_threads(operations):
-                net.run_single_epoch(
-                    batches,
-                    training=training,
-                    prefix="train" if training else "valid",
-                    step_fn=net.train_step if training else net.validation_step,
-                )
-        except KeyboardInterrupt:
-            if not self._was_stop():
-                raise
-            return True
-        return False
+        prefix = "train" if training else "valid"
+        step = net.train_step if training else net.validation_step
+        with limit_threads(operations):
+            return self._stops(net.run_single_epoch, batches, training, prefix, step)
 
-    def _run_piece(self, n_left):
+    def _run_piece(self, n_left, start):
         """Train for some epochs at once, by the kernel; return how many."""
-        state, rates = self.state, self.plan.learning_rates
-        self.noted, start = note(state), time.perf_counter()
+        history, rates = self.state.history, self.plan.learning_rates
         n_epochs = min(n_left, max(1, int(SECONDS_OF_A_PIECE / self.seconds_of_an_epoch)))
-        first, done = len(state.history) + 1, len(state.history) - self.result.first_epoch
-        if rates is None:
-            rates = [read_settings(self.plan, state, self.batches)[1]] * n_epochs
-        else:
+        first = len(history) + 1
+        if rates is not None:
+            done = len(history) - self.result.first_epoch
             rates = rates[done : done + n_epochs]
-        trained = self._run_kernel(rates, first)
+        trained, rates = self._run_kernel(n_epochs, rates, first)
         self.seconds_of_an_epoch = (time.perf_counter() - start) / n_epochs
         common = {"train_batch_count": len(self.batches), "dur": self.seconds_of_an_epoch}
-        rows = [
-            {"batches": [], "epoch": first + i, "lr": float(rates[i]), **common}
-            for i in range(len(trained.losses))
-        ]
-        record_losses(rows, "train_loss", self._average(trained.losses), state.lowest)
-        state.history.extend(rows[: trained.n_epochs])
+        losses = self._average(trained.losses)
+        rates = rates[: len(losses)].tolist()
+        history.extend(
+            {"batches": [], "epoch": epoch, "lr": rate, **common}
+            for epoch, rate in enumerate(rates, first)
+        )
+        record_losses(history, "train_loss", losses)
         if trained.diverged:
-            self._judge(rows[-1], weights_are_finite=False)
+            self._judge(history.pop(), weights_are_finite=False)
         return n_epochs
 
-    def _run_kernel(self, rates, first):
-        """Train for some epochs by the kernel, `first` the number of the first one."""
+    def _train_by_kernel(self):
+        """Train for the epoch that has begun."""
+        row, history = self.row, self.state.history
+        trained, _ = self._run_kernel(1, [row["lr"]], first=len(history))
+        row["train_batch_count"] = len(self.batches)
+        record_losses(history, "train_loss", self._average(trained.losses[:1]))
+        if self.state.net is not None:
+            # Callbacks may look for the rows of batches.
+            pairs = zip(trained.losses[0].tolist(), self.batches.sizes, strict=True)
+            row["batches"] = [{"train_loss": loss, "train_batch_size": n} for loss, n in pairs]
+        self._judge(row, not trained.diverged)
+
+    def _run_kernel(self, n_epochs, rates, first):
+        """Train for some epochs by the kernel, `first` the number of the first one.
+
+        Return also their learning rates, which are the present one where `rates` is None.
+        """
         state, batches = self.state, self.batches
-        settings, _ = read_settings(self.plan, state, batches)
+        settings, rate = read_settings(self.plan, state.net, batches)
+        rates = [rate] * n_epochs if rates is None else rates
         arrays = read_arrays(state, settings.name_memory())
-        before = state.generator.get_state()
         seeds = None
         if settings.dropout:
-            numbers = range(first, first + len(rates))
+            numbers = range(first, first + n_epochs)
             seeds = [make_epoch_seed(self.plan.settings.seed, number) for number in numbers]
+            seeds = np.array(seeds, dtype=np.int64)
+        orders = batches.draw_orders(n_epochs).numpy()
+        rates = np.array(rates, dtype=np.float64)
         trained = _kernel.train(
-            make_network(state.module),
-            settings,
-            arrays,
-            self._kernel_data,
-            batches.draw_orders(len(rates)).numpy(),
-            np.array(rates, dtype=np.float64),
-            None if seeds is None else np.array(seeds, dtype=np.int64),
+            self._network, settings, arrays, self._kernel_data, orders, rates, seeds
         )
         if trained.diverged:
             # Only the finite epochs have drawn their orders.
-            state.generator.set_state(before)
+            state.generator.set_state(self.noted.generator)
             batches.draw_orders(trained.n_epochs)
         write_arrays(state, arrays)
-        return trained
+        return trained, rates
+
+    def _average(self, losses):
+        """Average the losses of batches, of each epoch; as a sum whose order is that of one."""
+        return (losses * self._shares).sum(axis=1).tolist()
+
+    def _validate_by_kernel(self):
+        """Validate on all rows at once."""
+        state, data = self.state, self._kernel_validation
+        parameters = (
+            state.arrays.parameters if state.net is None else flatten(state.copy_weights())
+        )
+        loss, n_right = _kernel.evaluate(self._network, parameters, data)
+        total = len(data.labels) if data.row_weights is None else data.row_weights.sum()
+        self.row |= {"valid_batch_count": 1, "valid_score": float(n_right / total)}
+        record_losses(state.history, "valid_loss", [loss])
+
+    @property
+    def _network(self):
+        """The network, for the kernel: a callback may have put another one there."""
+        net = self.state.net
+        return self._planned_network if net is None else make_network(net.module_)
+
+    @cached_property
+    def _planned_network(self):
+        return self.plan.settings.network
+
+    @cached_property
+    def _shares(self):
+        """Which part of the rows each batch has."""
+        sizes = np.full(len(self.batches), self.batches.batch_size)
+        sizes[-1] = self.batches.sizes[-1]
+        return sizes / self.batches.n_rows
 
     @cached_property
     def _kernel_data(self):
-        has_dropout = any(self.state.module.dropout)
-        return as_kernel_data(self.batches, with_keys=has_dropout)
-
-    @cached_property
-    def _validation_batches(self):
-        plan = self.plan
-        if self.state.net is not None:
-            return self.state.net.get_iterator(plan.validation)
-        return TensorBatches(plan.validation, len(plan.validation), device=plan.settings.device)
-
-    def _validate_by_kernel(self, row):
-        data = self._kernel_validation
-        parameters = flatten(self.state.get_parameters())
-        loss, n_right = _kernel.evaluate(make_network(self.state.module), parameters, data)
-        total = len(data.labels) if data.row_weights is None else data.row_weights.sum()
-        row |= {"valid_batch_count": 1, "valid_score": float(n_right / total)}
-        record_losses([row], "valid_loss", [loss], self.state.lowest)
+        return as_kernel_data(self.batches, with_keys=any(self.plan.settings.dropout))
 
     @cached_property
     def _kernel_validation(self):
         return as_kernel_data(self._validation_batches)
+
+    @cached_property
+    def _validation_batches(self):
+        plan, net = self.plan, self.state.net
+        if net is not None:
+            return net.get_iterator(plan.validation)
+        return TensorBatches(plan.validation, len(plan.validation), device=plan.settings.device)
 
 
 def _are_finite(module):

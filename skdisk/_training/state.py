@@ -1,13 +1,12 @@
-"""`State`: what a training changes; copied, noted, and set back.
+"""What a network and its training are (`Settings`), and what a training changes (`State`).
 
-The network's weights, what the optimiser remembers, the random generator and the history. The
-optimiser's memory has two forms. As long as the compiled kernel trains and nobody asks for the
-skorch net, it is flat arrays; once there is a net, it is in the net's optimiser, where torch,
-skorch and callbacks look for it.
+As long as the compiled kernel trains and nobody asks for the skorch net, weights and what the
+optimiser remembers are flat arrays. Once there is a net they are in its module and optimiser,
+where torch, skorch and callbacks look for them.
 """
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,58 +14,60 @@ from skorch.callbacks import LRScheduler
 from skorch.history import History
 
 from .. import _kernel
-from .._network.prediction import flatten
+from .._network.mlp import draw_parameters
+from .._network.prediction import flatten, unflatten
+from .net import OF_MODULE, DiskNet, without_batches
+
+# Options by whose being on or off torch's optimisers remember more of a parameter, or less.
+OPTIONS_OF_MEMORY = ("momentum", "amsgrad", "centered")
 
 
-def without_batches(history):
-    """Copy a history without its rows of batches: there is one for every training step."""
-    return History({**row, "batches": []} for row in history)
+class Settings(NamedTuple):
+    """What a network and its training are, all numbers and no data.
+
+    The names are those of `MLP` and `DiskNet`; `hidden_layer_sizes` and `dropout` have an item for
+    each hidden layer, `optimizer` is a class, `optimizer_arguments` what it is called with, `lr`
+    included.
+    """
+
+    n_features: int
+    n_classes: int
+    hidden_layer_sizes: tuple
+    activation: str
+    dropout: tuple
+    optimizer: type
+    optimizer_arguments: dict
+    batch_size: int
+    shuffle: bool
+    clip_grad_norm: float | None
+    seed: int
+    device: str
+    verbose: int
+    max_epochs: int
+    callbacks: Any = ()
+
+    @property
+    def network(self):
+        """The network as the kernel knows it."""
+        layer_sizes = (self.n_features, *self.hidden_layer_sizes, self.n_classes)
+        return _kernel.Network(layer_sizes, self.activation)
 
 
 class State:
-    """What a training changes.
+    """What a training changes: weights, the optimiser's memory, random generator, history.
 
-    Parameters
-    ----------
-    module : MLP
-        The network.
-    generator : torch.Generator
-        Where initial weights and the order of the rows are drawn from.
-    optimizer : type
-        The class of the optimiser, whose memory this is.
-    history : skorch.history.History
-        A row for each epoch.
-    lowest : dict of str to float
-        The lowest losses of an epoch so far, by the names of the history.
-
-    Attributes
-    ----------
-    memory : dict of str to ndarray of shape (n_parameters,), dtype=float32
-        What the optimiser remembers, by torch's names, in the order of the module's parameters.
-        Empty before the first step, and where there is a net.
-    n_steps : int
-        How many steps the optimiser has made; as `memory`.
-    net : DiskNet or None
-        The skorch net. Where there is one, the parts of the state are the net's, which anybody may
-        have replaced.
+    Where there is no `net`, weights and memory are the `arrays`, a `_kernel.State` without memory
+    before the first step. Arrays are replaced and never changed, so that whoever has them need
+    not copy them. Where there is a net, all parts are the net's, and anybody may replace them.
     """
 
-    def __init__(self, module, generator, optimizer, history=None, lowest=None):
-        self._module, self._generator, self.optimizer = module, generator, optimizer
-        self._history = History() if history is None else history
-        self._lowest = {} if lowest is None else lowest
-        self.memory, self.n_steps, self.net = {}, 0, None
-        # Going through the module for them takes longer than copying them.
-        self._parameters = list(module.parameters())
-
-    @property
-    def module(self):
-        """The network."""
-        return self._module if self.net is None else self.net.module_
+    def __init__(self, arrays, generator, history=()):
+        self.arrays, self._generator, self._history = arrays, generator, History(history)
+        self.net = None
 
     @property
     def generator(self):
-        """Where the order of the rows is drawn from."""
+        """Where initial weights and the order of the rows are drawn from."""
         return self._generator if self.net is None else self.net.generator_
 
     @property
@@ -74,20 +75,32 @@ class State:
         """A row for each epoch."""
         return self._history if self.net is None else self.net.history
 
-    @property
-    def lowest(self):
-        """The lowest losses so far."""
-        return self._lowest if self.net is None else self.net.lowest_
-
-    def get_parameters(self):
-        """List the parameters of the module, in order."""
-        return self._parameters if self.net is None else list(self.module.parameters())
-
     def set_net(self, net):
-        """Give all to a net."""
-        self.net, self.memory, self.n_steps = net, {}, 0
-        self._module = self._generator = self._history = self._lowest = None
-        self._parameters = None
+        """Let a net have all from now on."""
+        self.net = net
+        self.arrays = self._generator = self._history = None
+
+    def drop_net(self, arrays):
+        """Have flat arrays again, and no net any more."""
+        self._generator, self._history, self.arrays = self.generator, self.history, arrays
+        self.net = None
+
+    def copy_weights(self):
+        """Copy the weights, for `set_weights`."""
+        if self.net is None:
+            return self.arrays.parameters
+        return [p.detach().clone() for p in self.net.module_.parameters()]
+
+    def set_weights(self, weights):
+        """Set the weights."""
+        if self.net is None:
+            self.arrays = _kernel.State(weights, self.arrays.memory, self.arrays.n_steps)
+        elif isinstance(weights, np.ndarray):
+            unflatten(weights, self.net.module_.parameters())
+        else:
+            with torch.no_grad():
+                for p, values in zip(self.net.module_.parameters(), weights, strict=True):
+                    p.copy_(values)
 
     def __getstate__(self):
         """Leave out the history's rows of batches."""
@@ -95,110 +108,151 @@ class State:
         return vars(self) | {"_history": history}
 
 
+def begin(settings):
+    """Make the state before a training."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    parameters = flatten(draw_parameters(settings.network.layer_sizes, generator))
+    return State(_kernel.State(parameters), generator)
+
+
+def go_on(earlier, before, settings):
+    """Make a state that goes on from an earlier one, which stays as it is.
+
+    `before` and `settings` are the settings of the earlier training and of that to come. What the
+    optimiser remembers begins anew where these ask for other memory.
+    """
+    if settings.network != before.network:
+        raise ValueError(
+            "warm_start and partial_fit go on with the network of the earlier fit, which has "
+            f"other layers: {before.network}, where the parameters ask for {settings.network}. "
+            "Fit anew with warm_start=False, or restore the parameters."
+        )
+    generator = torch.Generator()
+    generator.set_state(earlier.generator.get_state())
+    keeps_memory = _describe_memory(before) == _describe_memory(settings)
+    if earlier.net is None:
+        arrays = earlier.arrays if keeps_memory else _kernel.State(earlier.arrays.parameters)
+        return State(arrays, generator, earlier.history)
+    state = State(None, generator, earlier.history)
+    make_net(settings, state, earlier.net)
+    if keeps_memory and type(state.net.optimizer_) is type(earlier.net.optimizer_):
+        _resume_optimizer(state.net, earlier)
+    return state
+
+
+def _describe_memory(settings):
+    arguments = settings.optimizer_arguments
+    return settings.optimizer, [bool(arguments.get(name)) for name in OPTIONS_OF_MEMORY]
+
+
+def make_net(settings, state, earlier=None):
+    """Make the skorch net of a state, which then has it, and return it.
+
+    `earlier` is the net of the training that goes on: the module is a copy of its module, hooks
+    and frozen parameters included, and callbacks that it has are not initialised anew.
+    """
+    arguments = dict(settings.optimizer_arguments)
+    known = _find_initialised(settings.callbacks, earlier)
+    names = ("clip_grad_norm", "max_epochs", "batch_size", "shuffle", "device", "verbose", "seed")
+    net = DiskNet(
+        **{f"module__{name}": getattr(settings, name) for name in OF_MODULE},
+        **{name: getattr(settings, name) for name in names},
+        classes=np.arange(settings.n_classes),
+        optimizer=settings.optimizer,
+        lr=arguments.pop("lr"),
+        **{f"optimizer__{name}": value for name, value in arguments.items()},
+        callbacks=[item for item in settings.callbacks if id(item) not in known],
+    ).initialize()
+    net.callbacks = list(settings.callbacks)
+    net.callbacks_ = [*known.values(), *net.callbacks_]
+    net.generator_, net.history_ = state.generator, state.history
+    if earlier is None:
+        parameters = list(net.module_.parameters())
+        unflatten(state.arrays.parameters, parameters)
+        give_memory(net.optimizer_, parameters, state.arrays)
+    else:
+        net.module_ = copy.deepcopy(earlier.module_).to(settings.device)
+        net.module_.dropout = settings.dropout
+        net.initialize_optimizer()
+    # For those who call the module themselves.
+    net.module_.eval()
+    state.set_net(net)
+    return net
+
+
+def _find_initialised(callbacks, net):
+    """Find the callbacks that a net has initialised: name and object by the id of the item."""
+    known = {}
+    for item in callbacks if net is not None else ():
+        given = item[1] if isinstance(item, tuple) else item
+        for name, callback in net.callbacks_:
+            if callback is given or type(callback) is given:
+                known[id(item)] = name, callback
+    return known
+
+
+def _resume_optimizer(net, earlier):
+    """Take over what the optimiser of an earlier state's net remembers.
+
+    The learning rate, which a schedule may have changed, is the net's own again, unless an
+    LRScheduler goes on with it. Other settings that the optimiser has now, the net keeps if they
+    were asked for, and takes over if somebody has changed them since.
+    """
+    own, before = net.optimizer_, earlier.net.optimizer_
+    changed = {
+        name: value for name, value in own.defaults.items() if value != before.defaults[name]
+    }
+    if not any(isinstance(callback, LRScheduler) for _, callback in net.callbacks_):
+        changed["lr"] = net.lr
+    load_optimizer(own, list(net.module_.parameters()), note(earlier))
+    for group in own.param_groups:
+        group.update(changed)
+        if "lr" in changed and "initial_lr" in group:
+            # Where a scheduler of torch begins.
+            group["initial_lr"] = net.lr
+
+
 class Note(NamedTuple):
     """What a state was at the end of an epoch: enough to set it back.
 
-    Attributes
-    ----------
-    parameters : list of tensor
-        Copies of the module's.
-    memory, n_steps
-        As of `State`.
-    optimizer : list of dict, or None
-        Copies of what the net's optimiser remembers of each parameter.
-    groups : list of dict, or None
-        Copies of the optimiser's settings.
-    generator : tensor
-        The state of the generator.
-    n_epochs : int
-        Rows of the history.
-    lowest
-        As of `State`.
+    Without a net, `arrays`; else copies of the parameters, of what the optimiser remembers of
+    each, and of the settings of its groups. In both cases the state of the generator and how many
+    epochs the history had.
     """
 
-    parameters: list
-    memory: dict
-    n_steps: int
+    arrays: _kernel.State | None
+    parameters: list | None
     optimizer: list | None
     groups: list | None
     generator: torch.Tensor
     n_epochs: int
-    lowest: dict
 
 
 def note(state):
-    """Note what a state is now.
-
-    Parameters
-    ----------
-    state : State
-        The state.
-
-    Returns
-    -------
-    note : Note
-        Copies of all that an epoch changes.
-    """
-    parameters = state.get_parameters()
-    optimizer = groups = None
+    """Note what a state is now."""
+    arrays, parameters, optimizer, groups = state.arrays, None, None, None
     if state.net is not None:
-        made = state.net.optimizer_
+        arrays, parameters, made = None, state.copy_weights(), state.net.optimizer_
         # That of its `state_dict`, without what that costs at every epoch.
-        optimizer = [_copy_values(made.state.get(p)) for p in parameters]
+        optimizer = [_copy_values(made.state.get(p)) for p in state.net.module_.parameters()]
         groups = [{**group, "params": None} for group in made.param_groups]
-    return Note(
-        [p.detach().clone() for p in parameters],
-        {name: values.copy() for name, values in state.memory.items()},
-        state.n_steps,
-        optimizer,
-        groups,
-        state.generator.get_state(),
-        len(state.history),
-        dict(state.lowest),
-    )
-
-
-def _copy_values(values):
-    """Copy what an optimiser remembers of a parameter."""
-    return values and {
-        name: value.clone() if torch.is_tensor(value) else copy.deepcopy(value)
-        for name, value in values.items()
-    }
+    generator = state.generator.get_state()
+    return Note(arrays, parameters, optimizer, groups, generator, len(state.history))
 
 
 def set_back(state, noted):
-    """Set a state back to what was noted; may be done twice.
-
-    Parameters
-    ----------
-    state : State
-        The state, or another one of the same shape.
-    noted : Note
-        From `note`; its tensors may be on another device.
-    """
-    load_weights(state.module, noted.parameters)
-    state.memory = {name: values.copy() for name, values in noted.memory.items()}
-    state.n_steps = noted.n_steps
-    if noted.optimizer is not None:
-        load_optimizer(state.net.optimizer_, list(state.module.parameters()), noted)
+    """Set a state back to what was noted of it; may be done twice."""
+    if noted.arrays is not None:
+        state.drop_net(noted.arrays)
+    else:
+        state.set_weights(noted.parameters)
+        load_optimizer(state.net.optimizer_, list(state.net.module_.parameters()), noted)
     state.generator.set_state(noted.generator)
     del state.history[noted.n_epochs :]
-    state.lowest.clear()
-    state.lowest.update(noted.lowest)
 
 
 def load_optimizer(optimizer, parameters, noted):
-    """Set what an optimiser remembers, and its settings.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-        The optimiser.
-    parameters : list of tensor
-        Its parameters, in the order of the module.
-    noted : Note
-        From `note`.
-    """
+    """Set what an optimiser remembers; the notes may be of another device."""
     for p, values in zip(parameters, noted.optimizer, strict=True):
         optimizer.state.pop(p, None)
         if values is not None:
@@ -211,163 +265,58 @@ def load_optimizer(optimizer, parameters, noted):
         group.update(values, params=group["params"])
 
 
-@torch.no_grad()
-def load_weights(module, values):
-    """Set the parameters of a module.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The module.
-    values : sequence of tensor
-        One for each parameter.
-    """
-    for p, value in zip(module.parameters(), values, strict=True):
-        p.copy_(value)
-
-
-def unflatten(flat, tensors):
-    """Copy an array into tensors, the other way round.
-
-    Parameters
-    ----------
-    flat : ndarray of shape (n_numbers,), dtype=float32
-        From `flatten`.
-    tensors : sequence of tensor, dtype=float32
-        On the CPU; what they are is changed.
-    """
-    start = 0
-    for t in tensors:
-        t.detach().numpy().reshape(-1)[:] = flat[start : start + t.numel()]
-        start += t.numel()
+def _copy_values(values):
+    """Copy what an optimiser remembers of a parameter."""
+    return values and {
+        name: value.clone() if torch.is_tensor(value) else copy.deepcopy(value)
+        for name, value in values.items()
+    }
 
 
 def read_arrays(state, names):
-    """Copy what the kernel works on.
-
-    Parameters
-    ----------
-    state : State
-        Its network lies on the CPU.
-    names : sequence of str
-        What the optimiser remembers, by torch's names.
-
-    Returns
-    -------
-    arrays : skdisk._kernel.State
-        Copies.
-    """
-    parameters = state.get_parameters()
-    memory, n_steps = state.memory, state.n_steps
-    if state.net is not None:
-        memory, n_steps = take_memory(state.net.optimizer_, parameters, names)
-    flat = flatten(parameters)
-    memory = {
-        name: memory[name].copy() if name in memory else np.zeros_like(flat) for name in names
-    }
+    """Copy what the kernel works on; `names` is what the optimiser remembers, by torch's names."""
+    if state.net is None:
+        flat, memory, n_steps = (
+            state.arrays.parameters.copy(),
+            state.arrays.memory,
+            state.arrays.n_steps,
+        )
+        memory = {name: memory[name].copy() for name in names if name in memory}
+    else:
+        parameters = list(state.net.module_.parameters())
+        values = [state.net.optimizer_.state.get(p) or {} for p in parameters]
+        flat, n_steps = flatten(parameters), int(values[0].get("step", 0))
+        memory = {
+            name: flatten([own[name] for own in values])
+            for name in names
+            if all(own.get(name) is not None for own in values)
+        }
+    # Before the first step.
+    memory |= {name: np.zeros_like(flat) for name in names if name not in memory}
     return _kernel.State(flat, memory, n_steps)
 
 
 def write_arrays(state, arrays):
-    """Set what the kernel has changed.
-
-    Parameters
-    ----------
-    state : State
-        Its network lies on the CPU.
-    arrays : skdisk._kernel.State
-        From `read_arrays`.
-    """
-    parameters = state.get_parameters()
-    unflatten(arrays.parameters, parameters)
+    """Set what the kernel has changed."""
     if state.net is None:
-        state.memory, state.n_steps = arrays.memory, arrays.n_steps
+        state.arrays = arrays
     else:
-        give_memory(state.net.optimizer_, parameters, arrays.memory, arrays.n_steps)
+        parameters = list(state.net.module_.parameters())
+        unflatten(arrays.parameters, parameters)
+        give_memory(state.net.optimizer_, parameters, arrays)
 
 
-def take_memory(optimizer, parameters, names):
-    """Copy what an optimiser of torch remembers into flat arrays.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.SGD, Adam or AdamW
-        The optimiser.
-    parameters : list of tensor
-        Its parameters, in the order of the module.
-    names : sequence of str
-        What it remembers.
-
-    Returns
-    -------
-    memory : dict of str to ndarray of shape (n_parameters,), dtype=float32
-        By name; empty before the first step.
-    n_steps : int
-        How many steps it has made, as far as it counts them.
-    """
-    values = [optimizer.state.get(p) or {} for p in parameters]
-    memory = {
-        name: flatten([own[name] for own in values])
-        for name in names
-        if all(own.get(name) is not None for own in values)
-    }
-    return memory, int(values[0].get("step", 0))
-
-
-def give_memory(optimizer, parameters, memory, n_steps):
-    """Set what an optimiser of torch remembers, the other way round.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.SGD, Adam or AdamW
-        The optimiser.
-    parameters : list of tensor
-        Its parameters, in the order of the module.
-    memory : dict of str to ndarray of shape (n_parameters,), dtype=float32
-        By name.
-    n_steps : int
-        How many steps have been made.
-    """
+def give_memory(optimizer, parameters, arrays):
+    """Let an optimiser of torch remember of its parameters what arrays say."""
     for p in parameters:
-        values = optimizer.state[p]
-        for name in memory:
+        values = optimizer.state[p] if arrays.memory else {}
+        for name in arrays.memory:
             if values.get(name) is None:
                 values[name] = torch.empty_like(p, requires_grad=False)
         # SGD counts no steps.
-        if "exp_avg" in memory:
-            values["step"] = torch.tensor(float(n_steps))
+        if "exp_avg" in arrays.memory:
+            values["step"] = torch.tensor(float(arrays.n_steps))
+    for name, flat in arrays.memory.items():
+        unflatten(flat, [optimizer.state[p][name] for p in parameters])
     # Schedulers of torch ask whether there was a step, which the optimiser itself notes otherwise.
     optimizer._opt_called = True
-    for name, flat in memory.items():
-        unflatten(flat, [optimizer.state[p][name] for p in parameters])
-
-
-def resume_optimizer(net, earlier):
-    """Take over what the optimiser of another net of the same shape remembers.
-
-    The learning rate, which a schedule may have changed, is the net's own again, unless an
-    LRScheduler goes on with it. Other settings that the optimiser has now, the net keeps if they
-    were asked for, and takes over if somebody has changed them since.
-
-    Parameters
-    ----------
-    net : DiskNet
-        A net of the same network.
-    earlier : State
-        Of the training that goes on. It stays as it is.
-    """
-    own, before = net.optimizer_, earlier.net.optimizer_
-    if type(own) is not type(before):
-        # What another optimiser remembers has no meaning for this one.
-        return
-    changed = {
-        name: value for name, value in own.defaults.items() if value != before.defaults[name]
-    }
-    if not any(isinstance(callback, LRScheduler) for _, callback in net.callbacks_):
-        changed["lr"] = net.lr
-    load_optimizer(own, list(net.module_.parameters()), note(earlier))
-    for group in own.param_groups:
-        group.update(changed)
-        if "lr" in changed and "initial_lr" in group:
-            # Where a scheduler of torch begins.
-            group["initial_lr"] = net.lr

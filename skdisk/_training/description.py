@@ -1,0 +1,178 @@
+"""A training in plain things: arrays, numbers, text, None, and lists, tuples and dicts of them.
+
+Pickles, copies and files of a classifier are made of this description, so that they need none of
+the classes that a training consists of. Plain things cannot say what somebody else has put in: a
+callback, a layer, a hook, an optimiser that is not torch's.
+"""
+
+import math
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import _kernel
+from .callbacks import PrintTenLines, ShowProgress
+from .net import without_batches
+from .state import Settings, State, begin, load_optimizer, make_net
+
+# The settings that the rest of a description says, and those that are none of plain things.
+IMPLIED = ("n_features", "n_classes", "hidden_layer_sizes", "callbacks")
+# What of a net is described, is derived from its other attributes, or is looked at elsewhere.
+NET_STATE = {
+    *("history_", "generator_", "lowest_", "stop_requested_", "callbacks", "callbacks_"),
+    *("_kwargs", "_params_to_validate", "virtual_params_"),
+}
+MODULE_STATE = {"training", "dropout_seed", "_parameters", "_modules"}
+
+
+def is_plain(value):
+    """Tell whether something consists of plain things only."""
+    if isinstance(value, np.ndarray):
+        return value.dtype != object
+    if type(value) is dict:
+        return all(is_plain(item) for pair in value.items() for item in pair)
+    if type(value) in (list, tuple):
+        return all(map(is_plain, value))
+    return value is None or type(value) in (bool, int, float, str) or isinstance(value, np.generic)
+
+
+def is_of_torch(optimizer):
+    """Tell whether a class is an optimiser that torch.optim has under its name."""
+    return getattr(torch.optim, getattr(optimizer, "__name__", ""), None) is optimizer
+
+
+def find_optimizer(name):
+    """Find the optimiser of that name in torch.optim."""
+    optimizer = getattr(torch.optim, name, None) if isinstance(name, str) else None
+    if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
+        return optimizer
+    raise ValueError(f"{name!r} is not an optimizer of torch.optim")
+
+
+def find_changes(settings, state):
+    """Name the parts of a net that are not as the settings make them.
+
+    Its callbacks are not looked at, and neither is what a training changes.
+    """
+    if state.net is None:
+        return []
+    net = make_net(settings._replace(callbacks=()), begin(settings))
+    own = vars(state.net) | {"class": type(state.net)}
+    made = vars(net) | {"class": type(net)}
+    names = (own.keys() | made.keys()) - NET_STATE
+    return sorted(name for name in names if _look(own.get(name)) != _look(made.get(name)))
+
+
+def _look(value):
+    """Show, as text, what a part of a net is, but for what a training changes."""
+    if isinstance(value, nn.Module):
+        return [_look_at_module(part) for part in value.modules()]
+    if isinstance(value, torch.optim.Optimizer):
+        hooks = {name: hook for name, hook in vars(value).items() if "_hooks" in name}
+        return repr((type(value), hooks, len(value.param_groups)))
+    return repr(value)
+
+
+def _look_at_module(module):
+    own = {name: value for name, value in vars(module).items() if name not in MODULE_STATE}
+    parameters = [
+        (name, p.shape, p.dtype, p.requires_grad, p._backward_hooks, p._post_accumulate_grad_hooks)
+        for name, p in module.named_parameters(recurse=False)
+    ]
+    return repr((type(module), [*module._modules], parameters, own))
+
+
+def describe(settings, state):
+    """Describe a training whose net, if there is one, is as its settings make it.
+
+    The arrays share their memory with the training. What callbacks have recorded may not be plain.
+    """
+    described = {name: value for name, value in settings._asdict().items() if name not in IMPLIED}
+    optimizer = groups = None
+    if state.net is None:
+        arrays = state.arrays
+        parameters = _split(arrays.parameters, settings.network.layer_sizes)
+    else:
+        arrays, made = _kernel.State(None), state.net.optimizer_
+        parameters = list(state.net.module_.parameters())
+        optimizer = [made.state.get(p) for p in parameters]
+        groups = [{**group, "params": None} for group in made.param_groups]
+    return {
+        "settings": described | {"optimizer": settings.optimizer.__name__},
+        "history": [dict(row) for row in without_batches(state.history)],
+        "state": {
+            "parameters": _to_arrays(parameters),
+            "memory": arrays.memory,
+            "n_steps": arrays.n_steps,
+            "optimizer": _to_arrays(optimizer),
+            "groups": _to_arrays(groups),
+            "generator": state.generator.get_state().numpy(),
+        },
+    }
+
+
+def _split(flat, layer_sizes):
+    """Split flat parameters into weights and biases of each layer."""
+    shapes = [
+        shape for n_in, n_out in pairwise(layer_sizes) for shape in ((n_out, n_in), (n_out,))
+    ]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = np.split(flat, ends[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def restore(description):
+    """Make settings and state of what `describe` gave."""
+    values, described = description["settings"], description["state"]
+    parameters = described["parameters"]
+    settings = Settings(
+        n_features=parameters[0].shape[1],
+        n_classes=len(parameters[-1]),
+        hidden_layer_sizes=tuple(map(len, parameters[:-2:2])),
+        **values | {"optimizer": find_optimizer(values["optimizer"])},
+    )
+    generator = torch.Generator()
+    generator.set_state(_to_tensors(described["generator"]))
+    flat = np.concatenate([np.ravel(p) for p in parameters])
+    arrays = _kernel.State(flat, described["memory"], described["n_steps"])
+    state = State(arrays, generator, description["history"])
+    if described["groups"] is not None:
+        net = make_net(settings, state)
+        set_optimizer(net.optimizer_, list(net.module_.parameters()), described)
+    return settings, state
+
+
+def set_optimizer(optimizer, parameters, described):
+    """Set settings and memory of an optimiser to those of a described state."""
+    noted = {name: _to_tensors(described[name]) for name in ("optimizer", "groups")}
+    load_optimizer(optimizer, parameters, SimpleNamespace(**noted))
+
+
+def has_callbacks(settings):
+    """Tell whether a training has other callbacks than those that print."""
+    return not all(isinstance(c, PrintTenLines | ShowProgress) for c in settings.callbacks)
+
+
+def _map(value, kind, convert):
+    """Convert what is of a kind, however deep it lies in dicts, lists and tuples."""
+    if isinstance(value, kind):
+        return convert(value)
+    if type(value) is dict:
+        return {name: _map(item, kind, convert) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_map(item, kind, convert) for item in value)
+    return value
+
+
+def _to_arrays(value):
+    return _map(value, torch.Tensor, lambda t: t.detach().cpu().numpy())
+
+
+def _to_tensors(value):
+    # What is mapped from a file, or lent, is copied.
+    return _map(
+        value, np.ndarray, lambda a: torch.from_numpy(np.require(a, requirements=["C", "W", "O"]))
+    )
