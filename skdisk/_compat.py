@@ -17,9 +17,7 @@ from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
 
 # A search takes the rows of a split with this, out of arrays, frames and lists.
 from sklearn.utils.metaestimators import _safe_split as safe_split
-
-# Weights of rows have many forms, and errors that users know; the checker has no public name.
-from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from sklearn.utils.validation import _check_sample_weight
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -43,3 +41,14 @@ __all__ = [
     "validate_parameter_constraints",
     "with_callbacks",
 ]
+
+
+def check_sample_weight(sample_weight, X, **kwargs):
+    """Check weights of rows, which have many forms and errors that users know.
+
+    The checker has no public name, and in scikit-learn 1.8 it takes weights that are all zero.
+    """
+    checked = _check_sample_weight(sample_weight, X, **kwargs)
+    if not checked.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return checked

@@ -14,7 +14,7 @@ from sklearn.utils import get_tags
 from skdisk import MLPDiskClassifier
 
 RNG = np.random.RandomState(0)
-X = sparse.random_array((120, 30), density=0.2, rng=RNG, format="csr").toarray()
+X = sparse.random_array((120, 30), density=0.2, random_state=RNG, format="csr").toarray()
 Y = (X[:, :15].sum(axis=1) > X[:, 15:].sum(axis=1)).astype(int)
 CONTAINERS = {
     "csr_array": sparse.csr_array,
@@ -117,7 +117,8 @@ def read_peak():
 
 rng = np.random.RandomState(0)
 n_rows, n_columns = 20_000, 20_000
-X = sparse.random_array((n_rows, n_columns), density=1e-3, rng=rng, format="FORMAT", dtype="f4")
+shape = n_rows, n_columns
+X = sparse.random_array(shape, density=1e-3, random_state=rng, format="FORMAT", dtype="f4")
 y = rng.randint(2, size=n_rows)
 params = dict(max_epochs=1, early_stopping=True, dropout=0.1, fused=FUSED)
 MLPDiskClassifier((8,), max_epochs=1).fit(np.eye(2), [0, 1])
