@@ -33,7 +33,10 @@ X, Y = make_disk(40, random_state=0)
 FRAME = pd.DataFrame(X, columns=["width", "height"])
 BLANK = b"0" * 64
 # What parameters may ask for that no fit after this one can do.
-REFUSED_LATER = ("go on with the network of the earlier fit", "class_weight", "of memory")
+REFUSED_LATER = (
+    *("go on with the network of the earlier fit", "class_weight", "of memory"),
+    "fused=True is not possible",
+)
 
 
 # What stands in the text for lists within lists, which cannot be copied.
