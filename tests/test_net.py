@@ -23,7 +23,8 @@ from skorch.dataset import Dataset, ValidSplit
 from torch import nn
 
 from skdisk import make_disk
-from skdisk._network.prediction import ROWS_AT_ONCE
+from skdisk._network.mlp import MLP
+from skdisk._network.surroundings import ROWS_AT_ONCE
 from skdisk._training.batches import TensorBatches
 from skdisk._training.net import DiskNet
 
@@ -281,7 +282,7 @@ def test_ctrl_c_in_partial_fit_leaves_the_estimator_as_it_was(make_clf, get_weig
 
 def test_a_net_can_be_cloned_and_trained_by_itself(disk):
     X, y = disk
-    net = DiskNet(seed=0, module__n_features=2, module__n_classes=2, max_epochs=2, lr=0.1)
+    net = DiskNet(MLP, seed=0, module__n_features=2, module__n_classes=2, max_epochs=2, lr=0.1)
     net = clone(net).fit(X.astype("f4"), y.copy())
     assert net.predict_proba(X.astype("f4")).shape == (200, 2)
 
@@ -289,7 +290,12 @@ def test_a_net_can_be_cloned_and_trained_by_itself(disk):
 def test_a_net_can_validate_on_a_split(disk):
     X, y = disk
     net = DiskNet(
-        seed=0, module__n_features=2, module__n_classes=2, max_epochs=2, train_split=ValidSplit(5)
+        MLP,
+        seed=0,
+        module__n_features=2,
+        module__n_classes=2,
+        max_epochs=2,
+        train_split=ValidSplit(5),
     )
     net.fit(X.astype("f4"), y.copy())
     for epoch in net.history:

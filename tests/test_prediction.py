@@ -13,7 +13,8 @@ from sklearn.model_selection import TunedThresholdClassifierCV, cross_val_score
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
 from skdisk._network.mlp import ACTIVATIONS
-from skdisk._network.prediction import FEW_ROWS, average, compute_log_odds, log_softmax
+from skdisk._network.prediction import average, compute_log_odds, log_softmax
+from skdisk._training.batches import FEW_ROWS
 
 LARGEST = np.finfo(np.float32).max
 N_ROWS = [7, FEW_ROWS + 44]

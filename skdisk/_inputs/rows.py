@@ -10,8 +10,7 @@ from sklearn.utils import check_array
 from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import validate_data
 
-from .._network.prediction import count_rows_at_once
-from .._network.surroundings import leave_as_found
+from .._network.surroundings import count_rows_at_once, leave_as_found
 from .arrays import NUMBERS, as_array, find_fault
 
 # Features get a warning whose standard deviations differ by more than this factor, the largest of

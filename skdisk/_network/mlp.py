@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -191,3 +192,17 @@ def has_hooks(module):
         or part._backward_pre_hooks
         for part in (module, module.layers, *module.layers)
     )
+
+
+def flatten(tensors):
+    """Copy tensors into one array, one after the other."""
+    return np.concatenate([t.numpy(force=True).ravel() for t in tensors])
+
+
+@torch.no_grad()
+def unflatten(flat, tensors):
+    """Copy a flat array into tensors, the other way round."""
+    start = 0
+    for t in tensors:
+        t.copy_(torch.tensor(flat[start : start + t.numel()]).view(t.shape))
+        start += t.numel()

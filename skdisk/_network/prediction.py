@@ -13,24 +13,12 @@ import torch
 from torch.nn.functional import linear
 
 from .. import _kernel
-from .mlp import ACTIVATIONS, MLP, get_parameters, has_hooks
-from .surroundings import leave_as_found
+from .mlp import ACTIVATIONS, MLP, flatten, get_parameters, has_hooks, unflatten
+from .surroundings import count_rows_at_once, leave_as_found
 
-# Rows per forward pass: the activations of a chunk stay in the cache. 1,000,000 rows of two
-# features through 64-64 units took 0.84 s in one piece, 0.16 s in pieces of 8,192.
-ROWS_AT_ONCE = 8192
-# Sparse rows are made dense chunk by chunk, so many numbers at once (16 MB in float32).
-NUMBERS_AT_ONCE = 2**22
-# So many rows, or fewer, are few: what is costly for many may be done for them.
-FEW_ROWS = 256
 # What a layer gives beyond this is taken as this, in float64, so that the next one is finite.
 LARGEST = 1e250
 CPU = torch.device("cpu")
-
-
-def count_rows_at_once(n_features):
-    """Count the rows of a chunk: few enough that they may be made dense."""
-    return max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // n_features))
 
 
 def compute_proba(module, X, form):
@@ -173,11 +161,6 @@ def compute_log_odds(log_proba):
     return log_proba - log_rest
 
 
-def flatten(tensors):
-    """Copy tensors into one array, one after the other."""
-    return np.concatenate([t.numpy(force=True).ravel() for t in tensors])
-
-
 def make_network(module):
     """Describe a plain module for the kernel."""
     return _kernel.Network(module.layer_sizes, module.activation)
@@ -189,12 +172,3 @@ def make_module(network, flat):
     module = MLP(n_features, n_classes, hidden, network.activation, generator=torch.Generator())
     unflatten(flat, module.parameters())
     return module.eval()
-
-
-@torch.no_grad()
-def unflatten(flat, tensors):
-    """Copy a flat array into tensors, the other way round."""
-    start = 0
-    for t in tensors:
-        t.copy_(torch.tensor(flat[start : start + t.numel()]).view(t.shape))
-        start += t.numel()

@@ -20,6 +20,12 @@ import torch
 # core busy, 2.5 to 8 times at any size.
 ONE_THREAD_OPERATIONS = 5e7
 
+# Rows per forward pass: the activations of a chunk stay in the cache. 1,000,000 rows of two
+# features through 64-64 units took 0.84 s in one piece, 0.16 s in pieces of 8,192.
+ROWS_AT_ONCE = 8192
+# Sparse rows are made dense chunk by chunk, so many numbers at once (16 MB in float32).
+NUMBERS_AT_ONCE = 2**22
+
 # How many threads torch had where the outermost call of a Python thread began, by the thread.
 _numbers_of_threads = {}
 _process = {"is_forked": False}
@@ -33,6 +39,11 @@ def _note_fork():
 # Windows knows no fork.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
+
+
+def count_rows_at_once(n_features):
+    """Count the rows of a chunk: few enough that they may be made dense."""
+    return max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // n_features))
 
 
 def _get_modes():

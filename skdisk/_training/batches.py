@@ -4,17 +4,14 @@ torch's `DataLoader` fetches a batch row by row and collates it, which for small
 than the training step. Here an epoch costs one permutation and one gather.
 """
 
-from functools import cached_property
-
 import numpy as np
 import torch
 from scipy import sparse
 from skorch.dataset import Dataset
 from skorch.utils import data_from_dataset
 
-from .. import _kernel
-from .._network.noise import hash_rows, make_batch_seeds
-from .._network.prediction import FEW_ROWS
+# So many rows in one batch, or fewer, are few: float64 costs little for them.
+FEW_ROWS = 256
 
 
 class WeightedDataset(Dataset):
@@ -93,8 +90,8 @@ class TensorBatches:
         n_full, rest = divmod(self.n_rows, batch_size)
         # The number of rows of each batch.
         self.sizes = [batch_size] * n_full + [rest] * bool(rest)
-        # What the dropout of the current epoch depends on, if there is any.
-        self.seed = None
+        # What the dropout of each batch of the current epoch depends on, if there is any.
+        self.seeds = None
         # Where few rows are a batch of their own, gradients in float64 make the result depend, to
         # the last bit, neither on the order of the rows nor on whether they are repeated or
         # weighted.
@@ -105,11 +102,6 @@ class TensorBatches:
     def __len__(self):
         """Count the batches of an epoch."""
         return len(self.sizes)
-
-    @cached_property
-    def row_keys(self):
-        """A key of each row, for dropout."""
-        return hash_rows(self.X if torch.is_tensor(self.X) else self.X.X)
 
     def draw_orders(self, n_epochs=1):
         """Draw an order of rows for each epoch: (n_epochs, n_samples), int64, on their device."""
@@ -131,22 +123,6 @@ class TensorBatches:
         weights = [None] * len(self)
         if self.weights is not None:
             weights = self.weights[order].split(n)
-        seeds = [None] * len(self)
-        if self.seed is not None:
-            seeds = make_batch_seeds(self.seed, len(self)).tolist()
+        seeds = [None] * len(self) if self.seeds is None else self.seeds
         precise = [self.is_precise] * len(self)
         return map(Batch, X, self.y[order].split(n), weights, seeds, precise)
-
-
-def as_kernel_data(batches):
-    """Give the data of batches, on the CPU, the form that the kernel takes; copy little.
-
-    The keys of the rows, which dropout needs, are not among them.
-    """
-    X = batches.X
-    weights = batches.weights
-    return _kernel.Data(
-        np.ascontiguousarray(X.numpy(), dtype=np.float32) if torch.is_tensor(X) else X.X,
-        batches.y.numpy(),
-        None if weights is None else weights.numpy().astype(np.float32),
-    )

@@ -13,8 +13,7 @@ from skorch.callbacks import BatchScoring, EpochScoring, LRScheduler
 
 from .. import _kernel
 from .._network.mlp import get_parameters, has_hooks
-from .._network.prediction import FEW_ROWS
-from .batches import TensorBatches
+from .batches import FEW_ROWS, TensorBatches
 from .net import find_watchers
 
 # The names by which the kernel knows torch's optimisers, and the settings that it takes.

@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _kernel
-from .._network.noise import make_epoch_seed
-from .._network.prediction import flatten, make_network
+from .._network.mlp import flatten
+from .._network.noise import hash_rows, make_batch_seeds, make_epoch_seed
+from .._network.prediction import make_network
 from .._network.surroundings import limit_threads
-from .batches import TensorBatches, WeightedDataset, as_kernel_data
+from .batches import LazyRows, TensorBatches, WeightedDataset
 from .eligibility import find_obstacle, read_settings
 from .net import check_monitors, find_watchers, record_losses
 from .state import Settings, make_net, note, read_arrays, set_back, write_arrays
@@ -316,7 +317,8 @@ class _Training:
         """Train or validate by skorch's loop; return whether a callback stops it."""
         net = self.state.net
         if training and any(getattr(net.module_, "dropout", ())):
-            batches.seed = make_epoch_seed(self.plan.settings.seed, len(net.history))
+            seed = make_epoch_seed(self.plan.settings.seed, len(net.history))
+            batches.seeds = make_batch_seeds(seed, len(batches)).tolist()
         # Each weight is used twice a row, and training does so three times.
         n_weights = sum(p.numel() for p in net.module_.parameters())
         operations = (6 if training else 2) * n_weights * max(batches.sizes)
@@ -377,7 +379,7 @@ class _Training:
         rates = np.array(rates, dtype=np.float64)
         data = self._kernel_data
         if settings.dropout:
-            data = data._replace(row_keys=batches.row_keys.numpy())
+            data = data._replace(row_keys=self._row_keys)
         trained = _kernel.train(self._network, settings, arrays, data, orders, rates, seeds)
         if trained.diverged:
             # Only the finite epochs have drawn their orders.
@@ -420,11 +422,15 @@ class _Training:
 
     @cached_property
     def _kernel_data(self):
-        return as_kernel_data(self.batches)
+        return _as_kernel_data(self.batches)
+
+    @cached_property
+    def _row_keys(self):
+        return hash_rows(self._kernel_data.X).numpy()
 
     @cached_property
     def _kernel_validation(self):
-        return as_kernel_data(self._validation_batches)
+        return _as_kernel_data(self._validation_batches)
 
     @cached_property
     def _validation_batches(self):
@@ -436,3 +442,17 @@ class _Training:
 
 def _are_finite(module):
     return all(bool(p.isfinite().all()) for p in module.parameters())
+
+
+def _as_kernel_data(batches):
+    """Give the data of batches, on the CPU, the form that the kernel takes; copy little.
+
+    The keys of the rows, which dropout needs, are not among them.
+    """
+    X = batches.X
+    weights = batches.weights
+    return _kernel.Data(
+        X.X if isinstance(X, LazyRows) else np.ascontiguousarray(X.numpy(), np.float32),
+        batches.y.numpy(),
+        None if weights is None else weights.numpy().astype(np.float32),
+    )

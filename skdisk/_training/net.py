@@ -24,8 +24,7 @@ from skorch.utils import data_from_dataset
 from torch.func import functional_call
 from torch.nn.functional import nll_loss
 
-from .._network.mlp import MLP
-from .._network.prediction import count_rows_at_once
+from .._network.surroundings import count_rows_at_once
 from .batches import TensorBatches, WeightedDataset
 
 # The parameters of `MLP` that are settings of a network.
@@ -37,8 +36,8 @@ class DiskNet(NeuralNetClassifier):
 
     Parameters
     ----------
-    module : type, default=MLP
-        The class of the network; it takes a `generator`.
+    module : type
+        The class of the network, an `MLP`; it takes a `generator`.
     seed : int
         Seed of the generator that draws the initial weights and the order of the rows.
     shuffle : bool, default=True
@@ -57,7 +56,7 @@ class DiskNet(NeuralNetClassifier):
 
     def __init__(
         self,
-        module=MLP,
+        module,
         *,
         seed,
         shuffle=True,
@@ -126,7 +125,7 @@ class DiskNet(NeuralNetClassifier):
         """Compute loss and gradients of a batch."""
         self._set_training(True)
         X, y = unpack_data(batch)
-        if isinstance(self.module_, MLP):
+        if hasattr(self.module_, "dropout_seed"):
             self.module_.dropout_seed = getattr(batch, "seed", None)
         if getattr(batch, "is_precise", False):
             # The gradients come back through `double` in float32.

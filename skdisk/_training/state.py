@@ -14,8 +14,7 @@ from skorch.callbacks import LRScheduler
 from skorch.history import History
 
 from .. import _kernel
-from .._network.mlp import draw_parameters
-from .._network.prediction import flatten, unflatten
+from .._network.mlp import MLP, draw_parameters, flatten, unflatten
 from .net import OF_MODULE, DiskNet, without_batches
 
 # Options by whose being on or off torch's optimisers remember more of a parameter, or less.
@@ -155,6 +154,7 @@ def make_net(settings, state, earlier=None):
     known = _find_initialised(settings.callbacks, earlier)
     names = ("clip_grad_norm", "max_epochs", "batch_size", "shuffle", "device", "verbose", "seed")
     net = DiskNet(
+        MLP,
         **{f"module__{name}": getattr(settings, name) for name in OF_MODULE},
         **{name: getattr(settings, name) for name in names},
         classes=np.arange(settings.n_classes),
