@@ -58,7 +58,8 @@ const round = (value, digits = 2) => {
   const text = Math.abs(value) < 1e4 ? value.toFixed(digits) : value.toExponential(1);
   return minus(Number(text) === 0 ? text.replace("-", "") : text);
 };
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+// With a space that does not break.
+const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
 const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 const term = (value, digits) => `${value < 0 ? "−" : "+"} ${round(Math.abs(value), digits)}`;
 
@@ -66,10 +67,11 @@ const term = (value, digits) => `${value < 0 ? "−" : "+"} ${round(Math.abs(val
 
 function readColors() {
   const style = getComputedStyle(document.documentElement);
-  const names = ["ground", "ink", "muted", "rule", "inside", "outside", "half", "curve", "shades"];
-  colors = Object.fromEntries(names.map((n) => [n, style.getPropertyValue(`--${n}`).trim()]));
-  colors.shades = colors.shades.split(",").map((hex) => {
-    const bits = parseInt(hex.trim().slice(1), 16);
+  const names = ["ground", "ink", "muted", "rule", "inside", "outside", "half", "curve"];
+  const read = (name) => style.getPropertyValue(`--${name}`).trim();
+  colors = Object.fromEntries(names.map((name) => [name, read(name)]));
+  colors.shades = [0, 1, 2, 3, 4, 5].map((band) => {
+    const bits = parseInt(read(`shade-${band}`).slice(1), 16);
     return [bits >> 16, (bits >> 8) & 255, bits & 255];
   });
 }
@@ -175,7 +177,7 @@ function drawPoints(context, size) {
     }
   };
   context.globalAlpha = lastBatch ? 0.25 : 1;
-  drawRows(y.keys(), 1);
+  drawRows([...y.keys()], 1);
   context.globalAlpha = 1;
   if (lastBatch) drawRows(lastBatch, y.length > 500 ? 3.2 : 1.8);
 }
@@ -259,7 +261,7 @@ function drawUnits() {
 // Draw curves by epoch: the training points grey and thick, the fresh ones dashed on top.
 function drawCurves(canvas, trainingCurve, freshCurve, { low, high, ticks, write }) {
   const { context, width, height } = open(canvas);
-  const [left, bottom, top, right] = [40, height - 20, 8, width - 12];
+  const [left, bottom, top, right] = [46, height - 20, 8, width - 12];
   const epochs = Number(training.setting.epochs);
   const toLeft = (epoch) => left + (epoch / epochs) * (right - left);
   const toTop = (value) => {
@@ -267,7 +269,6 @@ function drawCurves(canvas, trainingCurve, freshCurve, { low, high, ticks, write
     return bottom - share * (bottom - top);
   };
   context.font = "12px system-ui, sans-serif";
-  context.fillStyle = colors.muted;
   context.textBaseline = "middle";
   context.textAlign = "right";
   context.fillStyle = colors.rule;
@@ -275,7 +276,6 @@ function drawCurves(canvas, trainingCurve, freshCurve, { low, high, ticks, write
   context.fillStyle = colors.muted;
   for (const tick of ticks) context.fillText(write(tick), left - 6, toTop(tick));
   context.textBaseline = "alphabetic";
-  context.textAlign = "center";
   for (const share of [0, 0.5, 1]) {
     const label = share === 1 ? `epoch ${epochs}` : String(share * epochs);
     context.textAlign = share === 1 ? "right" : "center";
@@ -322,8 +322,8 @@ function drawAllCurves() {
 // ---- What is said
 
 function readUnit(j) {
-  const { weights, biases } = training.network.layers[0];
-  return { w0: weights[2 * j], w1: weights[2 * j + 1], b: biases[j] };
+  const { nOut, weights, biases } = training.network.layers[0];
+  return { w0: weights[j], w1: weights[nOut + j], b: biases[j] };
 }
 
 const readProbe = () => [Number($("x0").value), Number($("x1").value)];
@@ -346,7 +346,7 @@ function showUnit() {
   $("formula").innerHTML = [
     formulaBefore && `before the step: ${formulaBefore}`,
     `<span class="pg-now">${writeFormula(unit)}</span>`,
-    `at the point: ${wrap(numbers.replaceAll("· −", "· −"))} = ${round(value)}`,
+    `at the point: ${wrap(numbers)} = ${round(value)}`,
     `in Python: <code>clf.module_.layers[0].weight[${unit}]</code> and <code>bias[${unit}]</code>`,
   ]
     .filter(Boolean)
@@ -408,10 +408,10 @@ function update() {
   measure();
   computeGrid();
   const now = measured.at(-1);
-  $("right").value = percent(now.accuracy);
-  $("fresh-right").value = percent(now.freshAccuracy);
-  $("loss").value = round(now.loss, 3);
-  $("fresh-loss").value = round(now.freshLoss, 3);
+  $("right").textContent = percent(now.accuracy);
+  $("fresh-right").textContent = percent(now.freshAccuracy);
+  $("loss").textContent = round(now.loss, 3);
+  $("fresh-loss").textContent = round(now.freshLoss, 3);
   $("count").textContent =
     `Epoch ${training.losses.length} of ${training.setting.epochs}, ` +
     plural(training.nSteps, "step");
@@ -450,6 +450,7 @@ function showPython() {
   const isWhole = training.isOver && !training.hasDiverged;
   const result = { loss: training.losses.at(-1), fresh: measured.at(-1).freshAccuracy };
   $("python").textContent = writePython(training.setting, isWhole ? result : null);
+  $("copy").textContent = "Copy";
 }
 
 // ---- What is done
@@ -532,7 +533,9 @@ function set(setting) {
 function showUnitButtons() {
   const { nOut } = training.network.layers[0];
   const n = Math.min(nOut, MOST_UNITS);
-  unit = Math.min(unit, n - 1);
+  // One whose line crosses the disk is the first to look at, if there is one.
+  const crosses = (j) => Math.hypot(...findLine(readUnit(j)).foot) < RADIUS;
+  unit = Math.max(0, Array.from({ length: n }, (_, j) => j).findIndex(crosses));
   $("units").replaceChildren(
     ...Array.from({ length: n }, (_, j) => {
       const label = document.createElement("label");
@@ -577,6 +580,7 @@ async function copyPython() {
   const pre = $("python");
   try {
     await navigator.clipboard.writeText(pre.textContent);
+    $("copy").textContent = "Copied";
     say("The Python lines are copied.");
   } catch {
     // Not allowed in this place: select the lines instead.
