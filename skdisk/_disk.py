@@ -54,7 +54,7 @@ PARAMETER_CONSTRAINTS = {
 def _check_counts(n_samples):
     """Make a tuple of ints: the number of points, or those outside and inside."""
     if isinstance(n_samples, int):
-        return (n_samples,)
+        return (int(n_samples),)
     if len(n_samples) != 2 or not all(isinstance(n, Integral) and n >= 0 for n in n_samples):
         raise ValueError(
             "The 'n_samples' parameter of make_disk must be, when it is a pair, two ints of at "

@@ -62,6 +62,7 @@ from ._training.description import (
     has_callbacks,
     is_of_torch,
     is_plain,
+    note_optimizer,
     restore,
 )
 from ._training.loop import Ending, Result
@@ -239,7 +240,10 @@ def _rebuild(cls, description):
     training = {name: description[name] for name in PARTS_OF_TRAINING}
     expect(isinstance(training["settings"], dict), "the settings are not a dict")
     training["settings"] = training["settings"] | {"device": device}
-    check_training(training, n_features, len(estimator.classes_))
+    expect(isinstance(training["state"], dict), "the state is not a dict")
+    optimizer = find_optimizer(training["settings"].get("optimizer"))
+    noted = note_optimizer({"optimizer": None, "groups": None} | training["state"])
+    check_training(training, optimizer, noted, n_features, len(estimator.classes_))
     estimator.n_features_in_ = n_features
     if names is not None:
         estimator.feature_names_in_ = make_feature_names(names, n_features)

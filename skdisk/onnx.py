@@ -10,8 +10,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from torch import nn
 
-from ._classifier import MLPDiskClassifier
-from ._ensemble import MLPDiskEnsemble
+from . import MLPDiskClassifier, MLPDiskEnsemble
 from ._network.mlp import get_parameters
 
 try:

@@ -13,7 +13,7 @@ from skdisk import MLPDiskClassifier, _kernel, make_disk
 
 
 def pytest_addoption(parser):
-    """Add the option of the long forms, which `make checks` runs."""
+    """Add the option of the long forms."""
     parser.addoption("--long", action="store_true", help="run the long forms of tests as well")
 
 

@@ -2,6 +2,7 @@
 
 import datetime
 import warnings
+from collections import deque
 from decimal import Decimal
 from fractions import Fraction
 
@@ -150,6 +151,7 @@ BAD_Y = {
         "y has labels of the type int and str. Labels are strings, ints",
     ),
     "list of mixed types": (["a", 1] * 10, ValueError, "y has labels of the type int and str"),
+    "deque of mixed types": (deque(["a", 1] * 10), ValueError, "y has labels of the type int and"),
     "bytes": (np.array([b"a", b"b"] * 10), ValueError, "type bytes_?. .*decode.. for bytes"),
     "list of bytes": ([b"a", b"b"] * 10, ValueError, "type bytes. .*label.decode.. for bytes"),
     "complex": (Y + 1j, ValueError, "y has labels of the type complex"),
@@ -370,12 +372,17 @@ def test_what_is_no_number_is_refused_by_name(name, value):
         ({"class_weight": {0: 10**400}}, r"in class_weight .* Got 1.0e.400 for the class"),
         ({"class_weight": {0: np.complex64(1)}}, r"in class_weight .* Got np.complex64"),
         ({"class_weight": {0: np.inf}}, r"in class_weight .* Got inf"),
+        ({"class_weight": {0: np.float16(np.inf)}}, r"in class_weight .* Got np.float16.inf"),
+        ({"class_weight": {0: np.float32(np.inf)}}, r"in class_weight .* Got np.float32.inf"),
         ({"class_weight": {0: Decimal(1)}}, r"in class_weight .* Got Decimal"),
         ({"class_weight": {0: np.timedelta64(1)}}, r"in class_weight .* Got np.timedelta64"),
         ({"class_weight": {0: "1"}}, "weights in class_weight must be .* Got '1'"),
         ({"optimizer_params": {"eps": 10**400}}, r"optimizer_params\['eps'\] .*1.0e.400"),
         ({"optimizer_params": {"eps": np.nan}}, r"optimizer_params\['eps'\] .*finite real"),
         ({"optimizer_params": {"betas": (0.9, 1j)}}, r"optimizer_params\['betas'\]\[1\]"),
+        ({"optimizer_params": {"eps": np.array(1.0)}}, r"optimizer_params\['eps'\] .*number"),
+        ({"hidden_layer_sizes": (3, np.timedelta64(2))}, "'hidden_layer_sizes' parameter .*must"),
+        ({"dropout": (0.1, np.timedelta64(0))}, "'dropout' parameter .*must be a number"),
         ({"optimizer_params": {"betas": (0.9, 1.5)}}, "optimizer_params do not suit Adam"),
         ({"optimizer_params": {"eps": "1"}}, "optimizer_params do not suit Adam"),
         ({"hidden_layer_sizes": 10**12}, "hidden_layer_sizes=10000.* asks for .* 7.2e.13 bytes"),

@@ -13,14 +13,26 @@ from torch import nn
 SETTINGS = {"hidden_layer_sizes": (16,), "max_epochs": 3}
 
 
-class OnTrainBegin(Callback):
-    """A callback that does something to the net when the training begins."""
+class ChangeOnce(Callback):
+    """A callback that does something to the net, the first time that a hook is called."""
 
-    def __init__(self, function):
-        self.function = function
+    def __init__(self, hook, change):
+        self.hook, self.change = hook, change
+        self.has_changed = False
 
     def on_train_begin(self, net, **kwargs):
-        self.function(net)
+        self.call("on_train_begin", net)
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.call("on_epoch_begin", net)
+
+    def on_epoch_end(self, net, **kwargs):
+        self.call("on_epoch_end", net)
+
+    def call(self, hook, net):
+        if hook == self.hook and not self.has_changed:
+            self.has_changed = True
+            self.change(net)
 
 
 def weigh_classes(net):
@@ -29,6 +41,43 @@ def weigh_classes(net):
 
 def change_momentum(net):
     net.set_params(optimizer__momentum=0.5)
+
+
+def replace_parameter(net):
+    layer = net.module_.layers[0]
+    layer.weight = nn.Parameter(layer.weight.detach().clone())
+
+
+def train_the_last_layer(net):
+    net.optimizer_ = torch.optim.SGD([*net.module_.layers[2].parameters()], lr=0.1)
+
+
+def halve_a_layer(net):
+    layer = net.module_.layers[0]
+    forward = layer.forward
+    layer.forward = lambda X: 0.5 * forward(X)
+
+
+def halve_the_loss(net):
+    get_loss = net.get_loss
+    net.get_loss = lambda *args, **kwargs: 0.5 * get_loss(*args, **kwargs)
+
+
+def double_the_rows(net):
+    infer = net.infer
+    net.infer = lambda X, **kwargs: infer(2 * X, **kwargs)
+
+
+def halve_the_gradient(net):
+    train_step_single = net.train_step_single
+
+    def step(*args, **kwargs):
+        result = train_step_single(*args, **kwargs)
+        for parameter in net.module_.parameters():
+            parameter.grad *= 0.5
+        return result
+
+    net.train_step_single = step
 
 
 CHANGES = {
@@ -51,16 +100,39 @@ CHANGES = {
         lambda net: net.module_.layers.__setitem__(1, nn.Tanh()),
         "the module is not the plain MLP",
     ),
+    "options of an activation": (
+        lambda net: setattr(net.module_.layers[1], "negative_slope", 0.5),
+        "the module is not the plain MLP",
+    ),
+    "a parameter that the optimiser does not know": (
+        replace_parameter,
+        "the optimizer has other parameters",
+    ),
+    "an optimiser of some parameters": (train_the_last_layer, "the optimizer has other param"),
+    "a layer's own forward": (halve_a_layer, "the module has hooks or a function of its own"),
+    "the net's own loss": (halve_the_loss, "the net has a method of its own, get_loss"),
+    "the net's own forward": (double_the_rows, "the net has a method of its own, infer"),
+    "the net's own step": (halve_the_gradient, "the net has a method of its own, train_step_"),
     "momentum": (change_momentum, None),
+    "learning rate": (lambda net: net.set_params(lr=0.01), None),
+    "clipping": (lambda net: net.set_params(clip_grad_norm=0.01), None),
+    "dropout": (lambda net: setattr(net.module_, "dropout", (0.5,)), None),
 }
+# skorch makes the batches when a training begins.
+CHANGES_OF_BATCHES = {
+    "size": lambda net: net.set_params(batch_size=7),
+    "order": lambda net: net.set_params(shuffle=False),
+}
+LEAKY = {"activation": "leaky_relu", **SETTINGS}
 
 
 @pytest.mark.needs_kernel
 @pytest.mark.parametrize(("change", "reason"), CHANGES.values(), ids=CHANGES)
-def test_what_a_callback_changes_is_honoured(make_clf, get_weights, disk, change, reason):
-    plain = make_clf(**SETTINGS).fit(*disk)
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_begin", "on_epoch_end"])
+def test_what_a_callback_changes_is_honoured(make_clf, get_weights, disk, change, reason, hook):
+    plain = make_clf(**LEAKY).fit(*disk)
     clfs = [
-        make_clf(fused=fused, callbacks=[OnTrainBegin(change)], **SETTINGS).fit(*disk)
+        make_clf(fused=fused, callbacks=[ChangeOnce(hook, change)], **LEAKY).fit(*disk)
         for fused in ("auto", False)
     ]
     assert (clfs[0].fused_reason_ or "").startswith(reason or "")
@@ -69,6 +141,18 @@ def test_what_a_callback_changes_is_honoured(make_clf, get_weights, disk, change
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     pairs = zip(get_weights(clfs[0]), get_weights(plain), strict=True)
     assert not all(np.allclose(ours, theirs, atol=1e-5) for ours, theirs in pairs)
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_BATCHES.values(), ids=CHANGES_OF_BATCHES)
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_batches_that_a_callback_changes_are_honoured(make_clf, get_weights, disk, fused, change):
+    callbacks = [ChangeOnce("on_train_begin", change)]
+    clf = make_clf(fused=fused, callbacks=callbacks, **SETTINGS).fit(*disk)
+    params = {"batch_size": clf.net_.batch_size, "shuffle": clf.net_.shuffle}
+    expected = make_clf(fused=fused, **params, **SETTINGS).fit(*disk)
+    for ours, theirs in zip(get_weights(clf), get_weights(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert clf.net_.history[0, "train_batch_count"] == -(-200 // clf.net_.batch_size)
 
 
 class Count(Callback):

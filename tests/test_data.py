@@ -3,6 +3,7 @@
 import enum
 import tracemalloc
 import warnings
+from collections import deque
 from decimal import Decimal
 
 import numpy as np
@@ -235,6 +236,11 @@ LABELS = {
     "dates": (lambda y: y.astype("M8[D]"), np.dtype("M8[D]")),
     "durations": (lambda y: y.astype("m8[s]"), np.dtype("m8[s]")),
     "list of bools": (lambda y: (y == 1).tolist(), np.dtype("bool")),
+    "deque of strings": (lambda y: deque(y.astype(str).tolist()), np.dtype("<U1")),
+    "strings that end with a null character": (
+        lambda y: [["a", "a\0"][label] for label in y],
+        np.dtype("O"),
+    ),
     "list of ints and floats": (lambda y: [[0, 1.0][label] for label in y], np.dtype("float64")),
     "list of tensors": (lambda y: list(torch.tensor(y)), np.dtype("int64")),
     "nullable UInt8": (lambda y: pd.Series(y, dtype="UInt8"), np.dtype("uint8")),
@@ -285,13 +291,17 @@ LABELS = {
 def test_predict_returns_labels_as_they_came_in(make_clf, convert, dtype):
     labels = convert(Y)
     clf = make_clf(max_epochs=100).fit(X, labels, X_val=X, y_val=labels)
-    assert clf.classes_.tolist() == np.unique(as_list(labels)).tolist()
+    assert clf.classes_.tolist() == sorted(set(as_list(labels)))
     assert clf.predict(X).tolist() == clf.classes_[clf.predict_proba(X).argmax(axis=1)].tolist()
     right = [p == label for p, label in zip(clf.predict(X), as_list(labels), strict=True)]
     assert clf.score(X, labels) == np.mean(right) > 0.9
     assert clf.partial_fit(X, labels, classes=clf.classes_).n_iter_ == 101
     if dtype is not None:
         assert clf.classes_.dtype == clf.predict(X).dtype == dtype
+    ensemble = MLPDiskEnsemble(make_clf(), 2, random_state=0).fit(X, labels)
+    assert ensemble.classes_.dtype == ensemble.predict(X).dtype == clf.classes_.dtype
+    right = [p == label for p, label in zip(ensemble.predict(X), as_list(labels), strict=True)]
+    assert ensemble.score(X, labels) == np.mean(right)
 
 
 # Labels of every kind; `score` compares those of one kind only.

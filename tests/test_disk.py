@@ -202,6 +202,7 @@ def test_a_bad_number_is_refused_and_nothing_is_drawn(params, match):
     ("params", "same"),
     [
         ({"n_samples": np.int8(100)}, {"n_samples": 100}),
+        ({"n_samples": True}, {"n_samples": 1}),
         ({"n_samples": (np.int8(100), np.uint8(100))}, {"n_samples": (100, 100)}),
         ({"radius": Fraction(1, 2)}, {"radius": 0.5}),
         ({"radius": np.float16(0.5), "n_samples": (5, 5)}, {"radius": 0.5, "n_samples": (5, 5)}),

@@ -326,7 +326,7 @@ def test_the_lines_of_fits_in_threads_are_whole_and_tell_whose_they_are(
 
 
 def test_the_lines_of_fits_in_processes_tell_whose_they_are(make_clf, disk, capfd):
-    # Processes that an earlier test has started write elsewhere.
+    # Workers of an earlier test write where its output went.
     get_reusable_executor().shutdown()
     fits = (joblib.delayed(make_clf(verbose=1).fit)(*disk) for _ in range(2))
     joblib.Parallel(n_jobs=2)(fits)

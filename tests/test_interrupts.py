@@ -42,9 +42,12 @@ class Interrupter:
             return
         if len(self.moments) == self.moment:
             sys.setprofile(None)
-            raise KeyboardInterrupt
+            self.interrupt()
         code = frame.f_code
         self.moments.append((Path(code.co_filename).name, code.co_name, frame.f_lineno, event))
+
+    def interrupt(self):
+        raise KeyboardInterrupt
 
     def run(self, call):
         """Run the call; tell whether it was interrupted."""
@@ -56,6 +59,13 @@ class Interrupter:
         finally:
             sys.setprofile(None)
         return False
+
+
+class PressCtrlC(Interrupter):
+    """Send the signal of Ctrl-C at that moment."""
+
+    def interrupt(self):
+        signal.raise_signal(signal.SIGINT)
 
 
 def choose(moments, is_long):
@@ -147,6 +157,14 @@ def _two_threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def _listen_to_ctrl_c():
+    """Let the interrupt signal raise KeyboardInterrupt, also where a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 # What is raised while Python closes a generator is told, and goes no further.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:max_epochs=")
@@ -176,6 +194,8 @@ def test_an_interrupted_fit_leaves_whole_epochs_or_nothing(make_params, mode, is
             outcomes.add(0)
             continue
         outcomes.add(clf.n_iter_)
+        # What ends a training is raised; only what comes while Python closes a generator is not.
+        assert is_interrupted or clf.n_iter_ == whole.n_iter_, where
         assert read_lent(clf)[0] != lent[0], where
         assert len(clf.loss_curve_) == clf.n_iter_
         assert all(map(np.array_equal, read_weights(clf), expected[clf.n_iter_])), where
@@ -208,6 +228,28 @@ def test_other_interrupted_calls_leave_all_as_it_was(method, is_long, tmp_path):
         assert is_interrupted or method != "partial_fit"
         assert read_lent(clf) == lent, where
         assert all(map(np.array_equal, read_weights(clf), weights)), where
+
+
+@pytest.mark.usefixtures("_listen_to_ctrl_c")
+@pytest.mark.parametrize(
+    "function",
+    [
+        *("on_train_begin", "on_epoch_begin", "run_single_epoch", "train_step", "infer"),
+        *("train_step_single", "get_loss", "on_epoch_end", "on_train_end", "notify"),
+    ],
+)
+def test_ctrl_c_is_raised_wherever_it_comes_in_skorch(function):
+    # The first fit imports what it needs.
+    make_clf(fused=False).fit(X, Y)
+    recorder = Interrupter()
+    recorder.run(partial(make_clf(fused=False).fit, X, Y))
+    begin = ("net.py", function, "call")
+    calls = [
+        i for i, (*where, _, event) in enumerate(recorder.moments) if (*where, event) == begin
+    ]
+    for moment in {calls[0], calls[-1]}:
+        clf = make_clf(fused=False)
+        assert PressCtrlC(moment).run(partial(clf.fit, X, Y)), recorder.moments[moment]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs the timers of Unix")
@@ -297,7 +339,8 @@ def test_a_fit_that_is_refused_draws_nothing(params, y, match):
 
 
 def test_a_training_is_not_lost_where_warnings_are_errors():
-    clf = make_clf(early_stopping=True, n_iter_no_change=2)
+    # Two epochs in a row without any progress would stop it.
+    clf = make_clf(early_stopping=True, n_iter_no_change=2, tol=0.0, lr=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(Warning, match="still falling"):

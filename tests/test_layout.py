@@ -136,7 +136,10 @@ def test_a_first_fit_does_not_wait_for_what_it_does_not_use():
     program = """
 import sys
 from skdisk import MLPDiskClassifier, make_disk
-clf = MLPDiskClassifier(max_epochs=2).fit(*make_disk(100))
+X, y = make_disk(100)
+clf = MLPDiskClassifier(max_epochs=2).fit(X, y)
+clf.partial_fit(X, y).score(X, y)
+clf.to_torch()
 print(clf.fused_, [name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

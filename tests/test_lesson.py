@@ -138,18 +138,19 @@ def test_accuracy_and_loss_have_axes_of_their_own(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
     main(["--output", str(tmp_path / "disk.png"), *SMALL[:6]])
     *_, figure = figures
-    titles = [ax.get_ylabel() for ax in figure.axes]
-    assert titles == ["x1", "probability of inside", "accuracy (%)", "mean loss (nats)"]
-    boxes = [ax.get_position().frozen() for ax in figure.axes]
+    axes = {ax.get_ylabel(): ax for ax in figure.axes}
+    assert len(axes) == 4
+    boxes = [ax.get_position().frozen() for ax in axes.values()]
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
-    training, fresh = figure.axes[2].get_lines()
+    training, fresh = axes["accuracy (%)"].get_lines()
     out = capsys.readouterr().out
     table = [accuracy for label, accuracy in read_table(out) if label != "initial"]
     assert training.get_ydata() == pytest.approx(table, abs=1e-3)
     assert fresh.get_ydata()[-1] == pytest.approx(read_fresh_accuracy(out), abs=0.01)
     assert [*training.get_xdata()] == [*fresh.get_xdata()] == [0, 10, 11]
-    assert len(figure.axes[3].get_lines()[0].get_xdata()) == 11
+    [loss] = axes["mean loss (nats)"].get_lines()
+    assert [*loss.get_xdata()] == [*range(1, 12)]
 
 
 def test_it_runs_as_a_module(tmp_path):

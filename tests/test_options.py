@@ -222,9 +222,10 @@ def test_optimisers_with_a_momentum_of_their_own_take_it_as_an_argument(make_clf
     assert (group["momentum"], group["alpha"]) == (0.5, 0.9)
 
 
-def test_a_search_over_optimisers_needs_no_other_parameters(disk):
+@pytest.mark.parametrize("params", [{}, {"momentum": 0.8}, {"momentum": 0.8, "nesterov": True}])
+def test_a_search_over_optimisers_needs_no_other_parameters(disk, params):
     search = GridSearchCV(
-        MLPDiskClassifier((4,), max_epochs=2, random_state=0),
+        MLPDiskClassifier((4,), max_epochs=2, random_state=0, **params),
         {"optimizer": ["sgd", "adam", "adamw", torch.optim.RMSprop]},
         cv=2,
         error_score="raise",

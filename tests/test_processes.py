@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from sklearn.model_selection import cross_val_score
 from skorch.callbacks import Callback
 
 # The steps are large enough for torch to use its threads, which a fork does not copy.
@@ -152,3 +153,17 @@ def test_threads_that_fit_at_once_never_silence_the_warnings_of_the_process(make
         added = len(filters) - len(before)
         assert filters[added:] == before
         assert not any(action == "ignore" for action, *_ in filters[:added])
+
+
+def test_threads_that_cross_validate_never_silence_the_warnings_of_the_process(make_clf, disk):
+    before = [*warnings.filters]
+    for fused in ("auto", False):
+        run_in_threads(lambda fused=fused: cross_val_score(make_clf(fused=fused), *disk, cv=3))
+    after = [*warnings.filters]
+    # scikit-learn writes the filters anew in each thread, and may leave them in other words.
+    warnings.filters[:] = before
+    silenced = [
+        {category for action, _, category, *_ in filters if action == "ignore"}
+        for filters in (before, after)
+    ]
+    assert silenced[1] <= silenced[0]

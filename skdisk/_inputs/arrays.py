@@ -4,6 +4,8 @@ What another library raises on the way becomes an error in words here, and nowhe
 stay what they were until `encode_labels` gives the network their positions among the classes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -117,7 +119,7 @@ def _as_labels(y, name):
         if all(isinstance(label, str) for label in labels):
             return labels.astype(object, copy=False)
         cells = labels.tolist()
-    elif isinstance(y, (list, tuple)):
+    elif isinstance(y, Sequence):
         # Of numbers and strings NumPy makes strings.
         cells = list(y)
     return _settle_dtype(labels, cells, name)
@@ -144,6 +146,9 @@ def _settle_dtype(labels, cells, name):
         is_same = dtype.kind in KINDS and (settled == labels).all()
     else:
         is_same = dtype.kind in KINDS and settled.ndim == 1 and settled.tolist() == cells
+    if not is_same and cells and all(isinstance(cell, str) for cell in cells):
+        # NumPy's own strings lose null characters at the end.
+        return np.array(cells, dtype=object)
     if not is_same:
         kinds = sorted({type(label).__name__ for label in cells or labels})
         raise ValueError(

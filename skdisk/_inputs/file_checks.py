@@ -20,7 +20,7 @@ import torch
 
 from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, as_probabilities, as_sizes
-from .._training.description import find_optimizer, set_optimizer
+from .._training.state import load_optimizer
 from .choices import resolve_device
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
@@ -175,17 +175,26 @@ def make_classes(description):
     return classes
 
 
+def _check_text(strings):
+    """Let half a character raise UnicodeEncodeError: pandas has no names and columns of such."""
+    "".join(strings).encode()
+
+
 def make_feature_names(names, n_features):
     """Make the array of the names of features."""
     is_right = isinstance(names, list) and all(isinstance(name, str) for name in names)
     expect(is_right, "the names of the features are not a list of strings")
     expect(len(names) == n_features, f"{len(names)} names are there for {n_features} features")
     expect(len(set(names)) == len(names), "some names of features are there twice")
+    _check_text(names)
     return np.array(names, dtype=object)
 
 
-def check_training(training, n_features, n_classes):
-    """Check the description of a training, for so many features and classes."""
+def check_training(training, optimizer, noted, n_features, n_classes):
+    """Check the description of a training, for so many features and classes.
+
+    `optimizer` is the class that the settings name, `noted` what that remembers, in tensors.
+    """
     settings, state = training["settings"], training["state"]
     check_table(settings, SETTINGS, "the settings")
     check_table(state, STATE, "the state")
@@ -196,10 +205,11 @@ def check_training(training, n_features, n_classes):
     expect(is_right, f"dropout of the settings is {dropout!r}, which is no tuple of floats")
     check_history(training["history"], training["results"])
     check_generator(state["generator"])
-    cls, arguments = find_optimizer(settings["optimizer"]), settings["optimizer_arguments"]
+    cls, arguments = optimizer, settings["optimizer_arguments"]
     check_names(arguments, ["lr"], arguments, "the arguments of the optimizer")
     device, shapes = torch.device(settings["device"]), [p.shape for p in parameters]
-    check_optimizer(cls, arguments, device, shapes, state)
+    noted = None if state["groups"] is None else noted
+    check_optimizer(cls, arguments, device, shapes, noted)
     names = MEMORY.get(cls, ()) if memory else ()
     check_names(memory, names, names, "the memories of the optimizer")
     for name, values in memory.items():
@@ -253,6 +263,7 @@ def check_history(history, results):
         names = row if isinstance(row, dict) else []
         check_names(row, ["epoch", "train_loss"], names, "an epoch of the history")
         expect(all(isinstance(name, str) for name in row), "a name in the history is no string")
+        _check_text(text for text in (*row, *row.values()) if isinstance(text, str))
         validate_parameter_constraints(HISTORY, row, "the history in the file")
         is_right = row["epoch"] == number
         expect(is_right, f"epoch {number} of the history has the number {row['epoch']}")
@@ -263,24 +274,24 @@ def check_history(history, results):
     expect(len(is_validated) < 2, "only some epochs of the last training have a valid_loss")
 
 
-def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), state=None):
+def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     """Check that torch can make an optimiser of parameters of such shapes, and a step with it.
 
-    It is a new one, or one that is where the state of a training says.
+    It is a new one, or one that is where a note says.
     """
     known = inspect.signature(cls).parameters
     check_names(arguments, [], known, f"the arguments of {cls.__name__}")
     _check_numbers(arguments, f"an argument of {cls.__name__}")
     parameters = [torch.zeros(shape, device=device, requires_grad=True) for shape in shapes]
     optimizer = cls(parameters, **arguments)
-    if state is not None and state["groups"] is not None:
+    if noted is not None:
         what = f"a setting or memory of {cls.__name__}"
-        for values, length in ((state["groups"], 1), (state["optimizer"], len(shapes))):
+        for values, length in ((noted.groups, 1), (noted.optimizer, len(shapes))):
             is_right = isinstance(values, list) and len(values) == length
             is_right = is_right and all(isinstance(item, dict | None) for item in values)
             expect(is_right, f"{what}: there must be a list of dicts, {length} in number")
             _check_numbers(values, what)
-        set_optimizer(optimizer, parameters, state)
+        load_optimizer(optimizer, parameters, noted)
     [group] = optimizer.param_groups
     # torch's own checks are in the constructor only. Schedulers of torch begin at initial_lr.
     for lr in (group["lr"], group.get("initial_lr", group["lr"])):
@@ -297,12 +308,12 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), state=None):
 
 
 def _check_numbers(value, what):
-    """Check that arrays are of float32, and that numbers are finite there."""
+    """Check that tensors are of float32, and that numbers are finite there."""
     if isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
             _check_numbers(item, what)
-    elif isinstance(value, np.ndarray):
-        expect(value.dtype == np.float32, f"{what} has the dtype {value.dtype}, not float32")
+    elif isinstance(value, torch.Tensor):
+        expect(value.dtype == torch.float32, f"{what} has the dtype {value.dtype}, not float32")
         if value.ndim == 0:
             _check_numbers(value.item(), what)
     elif isinstance(value, Real):

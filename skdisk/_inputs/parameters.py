@@ -32,14 +32,19 @@ def check_numbers(caller, parameters):
 
     The table of scikit-learn says what else a number must be. Dicts stay as they are.
     """
-    return {
-        name: _check_number(f"The {name!r} parameter of {caller}", value)
-        for name, value in parameters.items()
-    }
+    checked = {}
+    for name, value in parameters.items():
+        what = f"The {name!r} parameter of {caller}"
+        for item in value if isinstance(value, (tuple, list)) else ():
+            _refuse_duration(what, item)
+        checked[name] = _check_number(what, value)
+    return checked
 
 
 def check_argument(name, value):
     """Do the same for what is in a dict: a number, a sequence of numbers, or anything else."""
+    if isinstance(value, np.ndarray):
+        raise ValueError(f"{name} must be a number. Got {value!r}.")
     if isinstance(value, (tuple, list)):
         return type(value)(check_argument(f"{name}[{i}]", item) for i, item in enumerate(value))
     number = _check_number(name, value)
@@ -48,10 +53,14 @@ def check_argument(name, value):
     return number
 
 
-def _check_number(name, value):
+def _refuse_duration(name, value):
     # NumPy takes it for an int.
     if isinstance(value, np.timedelta64):
         raise TypeError(f"{name} must be a number. Got {value!r}.")
+
+
+def _check_number(name, value):
+    _refuse_duration(name, value)
     try:
         number = as_number(value)
     except OverflowError:

@@ -46,7 +46,9 @@ def check_class_weight(class_weight):
         return
     for label, weight in class_weight.items():
         is_real = isinstance(weight, Real) and not isinstance(weight, np.timedelta64)
-        if not (is_real and 0 <= weight <= sys.float_info.max):
+        # Beside a float of NumPy, the largest float of Python is rounded to infinity.
+        value = float(weight) if isinstance(weight, np.floating) else weight
+        if not (is_real and 0 <= value <= sys.float_info.max):
             raise ValueError(
                 "The weights in class_weight must be finite numbers of at least 0. Got "
                 f"{write_value(weight)} for the class {label!r}."

@@ -26,6 +26,8 @@ ACTIVATIONS = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
+# Their options, which are torch's defaults, in words.
+OPTIONS = {name: make().extra_repr() for name, make in ACTIVATIONS.items()}
 
 
 def _is_sequence(value):
@@ -164,6 +166,8 @@ def get_parameters(module):
     kinds[-1] = nn.LogSoftmax
     if type(module.layers) is not nn.Sequential or [*map(type, layers)] != kinds:
         return None
+    if any(layer.extra_repr() != OPTIONS[module.activation] for layer in layers[1:-1:2]):
+        return None
     # `module.parameters()` would give the same, and take four times as long.
     parameters = [p for layer in layers for p in layer._parameters.values()]
     shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_out, n_in), (n_out,))]
@@ -177,10 +181,11 @@ def get_parameters(module):
 
 
 def has_hooks(module):
-    """Tell whether somebody looks into the parts of an `MLP` that is plain."""
+    """Tell whether somebody looks into the parts of a plain `MLP`, or has given one a function."""
     # torch has no public way to ask for hooks.
     return any(
-        part._forward_hooks
+        "forward" in vars(part)
+        or part._forward_hooks
         or part._forward_pre_hooks
         or part._backward_hooks
         or part._backward_pre_hooks

@@ -70,7 +70,7 @@ def _compute_by_kernel(network, flat, X, form):
     proba = np.empty((len(X), network.layer_sizes[-1]))
 
     def predict(rows):
-        chunk, out = X[rows], proba[rows]
+        chunk, out = X[rows].cpu(), proba[rows]
         _kernel.predict(network, flat, chunk.numpy(), form=form, out=out)
         overflown = np.isnan(out[:, 0])
         if overflown.any():

@@ -91,8 +91,11 @@ class _Surroundings:
         """End what an exception has kept from ending: it may be an interrupt."""
         # A context of torch that was cut off ends with the frame that holds on to it, which the
         # traceback keeps: it would set its modes at any later time.
-        if _get_modes() != self.modes_now:
+        if not self.is_inside or _get_modes() != self.modes_now:
             traceback.clear_frames(error.__traceback__)
+        if not self.is_inside:
+            # It may have been entered all the same, by a call within another one as well.
+            self.context = None
         np.seterr(**self.numpy_errors)
         # `warnings.catch_warnings` puts another list there, and the old one back. Interrupts land
         # in the main thread; elsewhere the list may be that of another thread in such a context.

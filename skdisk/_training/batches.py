@@ -138,10 +138,10 @@ class TensorBatches:
         return map(Batch, X, self.y[order].split(n), weights, seeds, precise)
 
 
-def as_kernel_data(batches, with_keys=False):
+def as_kernel_data(batches):
     """Give the data of batches, on the CPU, the form that the kernel takes; copy little.
 
-    The keys of the rows are what dropout needs.
+    The keys of the rows, which dropout needs, are not among them.
     """
     X = batches.X
     weights = batches.weights
@@ -149,5 +149,4 @@ def as_kernel_data(batches, with_keys=False):
         np.ascontiguousarray(X.numpy(), dtype=np.float32) if torch.is_tensor(X) else X.X,
         batches.y.numpy(),
         None if weights is None else weights.numpy().astype(np.float32),
-        batches.row_keys.numpy() if with_keys else None,
     )

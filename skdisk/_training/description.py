@@ -141,14 +141,14 @@ def restore(description):
     state = State(arrays, generator, description["history"])
     if described["groups"] is not None:
         net = make_net(settings, state)
-        set_optimizer(net.optimizer_, list(net.module_.parameters()), described)
+        parameters = list(net.module_.parameters())
+        load_optimizer(net.optimizer_, parameters, note_optimizer(described))
     return settings, state
 
 
-def set_optimizer(optimizer, parameters, described):
-    """Set settings and memory of an optimiser to those of a described state."""
-    noted = {name: _to_tensors(described[name]) for name in ("optimizer", "groups")}
-    load_optimizer(optimizer, parameters, SimpleNamespace(**noted))
+def note_optimizer(described):
+    """Make tensors of what an optimiser remembers, for `load_optimizer`."""
+    return SimpleNamespace(**{n: _to_tensors(described[n]) for n in ("optimizer", "groups")})
 
 
 def has_callbacks(settings):

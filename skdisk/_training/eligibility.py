@@ -86,7 +86,7 @@ def _find_module(module):
         )
     hooked = (p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
     if has_hooks(module) or any(hooked):
-        return "the module has hooks"
+        return "the module has hooks or a function of its own"
     if not all(p.requires_grad for p in parameters):
         return "some parameters of the module are frozen"
     return None
@@ -103,6 +103,20 @@ def _find_criterion(criterion):
 def _find_hooks(optimizer):
     has_any = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     return "the optimizer has hooks" if has_any else None
+
+
+def _find_parameters(net):
+    [group] = net.optimizer_.param_groups
+    if {id(p) for p in group["params"]} != {id(p) for p in net.module_.parameters()}:
+        return "the optimizer has other parameters than the module"
+    return None
+
+
+def _find_methods(net):
+    for name in vars(net):
+        if callable(getattr(type(net), name, None)):
+            return f"the net has a method of its own, {name}"
+    return None
 
 
 def _find_callbacks(net):
@@ -143,6 +157,8 @@ def find_obstacle(plan, net, batches):
         _find_module(net.module_)
         or _find_criterion(net.criterion_)
         or _find_hooks(net.optimizer_)
+        or _find_parameters(net)
+        or _find_methods(net)
         or _find_callbacks(net)
     )
 
@@ -154,7 +170,7 @@ def read_settings(plan, net, batches):
     rate as it is now.
     """
     optimizer, [group] = _find_groups(plan, net)
-    max_norm = plan.settings.clip_grad_norm
+    max_norm = (plan.settings if net is None else net).clip_grad_norm
     dropout = plan.settings.dropout if net is None else net.module_.dropout
     settings = _kernel.Settings(
         batch_size=batches.batch_size,

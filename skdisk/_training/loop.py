@@ -158,7 +158,8 @@ class _Training:
             check_monitors(self.state.net, self.plan.validation is not None)
             if self._notify("on_train_begin", X=self.plan.train.X, y=self.plan.train.y):
                 self.result.ending = Ending.STOPPED
-            # A callback may have changed anything.
+            # A callback may have changed anything, the size of the batches too.
+            self.batches = self._make_batches()
             self._look_for_obstacles()
         n_left = self.plan.n_epochs
         while n_left and self.result.ending is Ending.COMPLETE:
@@ -374,9 +375,10 @@ class _Training:
             seeds = np.array(seeds, dtype=np.int64)
         orders = batches.draw_orders(n_epochs).numpy()
         rates = np.array(rates, dtype=np.float64)
-        trained = _kernel.train(
-            self._network, settings, arrays, self._kernel_data, orders, rates, seeds
-        )
+        data = self._kernel_data
+        if settings.dropout:
+            data = data._replace(row_keys=batches.row_keys.numpy())
+        trained = _kernel.train(self._network, settings, arrays, data, orders, rates, seeds)
         if trained.diverged:
             # Only the finite epochs have drawn their orders.
             state.generator.set_state(self.noted.generator)
@@ -418,7 +420,7 @@ class _Training:
 
     @cached_property
     def _kernel_data(self):
-        return as_kernel_data(self.batches, with_keys=any(self.plan.settings.dropout))
+        return as_kernel_data(self.batches)
 
     @cached_property
     def _kernel_validation(self):
