@@ -115,13 +115,7 @@ LABELS = {
     "uint64": np.array([1, 2**63 + 5], np.uint64),
     "bools": [False, True],
     "ints as objects": np.array([1, 2], object),
-    "durations": pytest.param(
-        np.array([1, 2], "m8[s]"),
-        marks=pytest.mark.skipif(
-            np.lib.NumpyVersion(np.__version__) < "2.2.0",
-            reason="for NumPy before 2.2, its durations and Python's are different keys",
-        ),
-    ),
+    "durations": np.array([1, 2], "m8[s]"),
 }
 
 
