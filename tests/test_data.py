@@ -241,6 +241,10 @@ LABELS = {
         lambda y: [["a", "a\0"][label] for label in y],
         np.dtype("O"),
     ),
+    "strings that differ behind a null character": (
+        lambda y: np.array(["a\0b", "a\0c"])[y],
+        np.dtype("<U3"),
+    ),
     "list of ints and floats": (lambda y: [[0, 1.0][label] for label in y], np.dtype("float64")),
     "list of tensors": (lambda y: list(torch.tensor(y)), np.dtype("int64")),
     "nullable UInt8": (lambda y: pd.Series(y, dtype="UInt8"), np.dtype("uint8")),

@@ -185,7 +185,7 @@ def locate_labels(classes):
 
 def encode_labels(y, classes, name="y"):
     """Replace each label by its position in `classes`, an int64; refuse those not among them."""
-    codes, labels = pd.factorize(y)
+    codes, labels = _number_labels(y)
     known = locate_labels(classes)
     positions = np.array([known.get(label, -1) for label in labels])
     unknown = labels[positions < 0]
@@ -196,6 +196,16 @@ def encode_labels(y, classes, name="y"):
             f"{unknown[:5].tolist()}{more}. {REMEDIES[name]}"
         )
     return positions[codes]
+
+
+def _number_labels(y):
+    """Give each label a number; return the number of each row, and the different labels."""
+    if y.dtype.kind not in "OU":
+        return pd.factorize(y)
+    # pandas 2.2 takes strings for equal that differ behind a null character only.
+    numbers = {}
+    codes = [numbers.setdefault(label, len(numbers)) for label in y.tolist()]
+    return codes, np.array([*numbers], dtype=object)
 
 
 def compute_accuracy(y, predicted, sample_weight):
