@@ -56,6 +56,11 @@ BAD_X = {
     "scalar": (3.0, ValueError, "Expected 2D array, got scalar"),
     "NaN in a CSR matrix": (sparse.csr_array(put(np.nan)), ValueError, "Input X contains NaN"),
     "CSR too large for float32": (sparse.csr_array(put(1e200)), ValueError, "too large for dtype"),
+    "1-d and sparse": (
+        sparse.coo_array(X[:, 0]),
+        ValueError,
+        r"Expected 2D array, got X of shape \(20,\), which is sparse",
+    ),
     "strings": (STRINGS.to_numpy(), ValueError, "'red'.*takes numbers.*ColumnTransformer"),
     "complex": (X + 1j, ValueError, "Complex data not supported"),
     "None": (None, ValueError, "Expected 2D array of numbers, .* and dtype object"),

@@ -77,6 +77,9 @@ CONTAINERS = {
     "sparse columns": lambda X: pd.DataFrame.sparse.from_spmatrix(
         sparse.csr_array(X), columns=NAMES
     ),
+    "sparse columns that leave NaN out": lambda X: pd.DataFrame(X, columns=NAMES).astype(
+        "Sparse[float]"
+    ),
     "Arrow decimals": lambda X: pd.DataFrame(X, columns=NAMES).astype(
         pd.ArrowDtype(pa.decimal128(5, 2))
     ),
