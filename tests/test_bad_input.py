@@ -38,6 +38,13 @@ def damage(index):
     return matrix
 
 
+def empty(place):
+    """Make a matrix that is empty by its last number, and not by another one."""
+    matrix = sparse.csr_array(X.shape)
+    matrix.indptr[place] = 100
+    return matrix
+
+
 def shorten(name):
     matrix = sparse.csc_array(X)
     setattr(matrix, name, getattr(matrix, name)[:-1])
@@ -77,6 +84,7 @@ BAD_X = {
     "sparse tensor": (torch.ones(20, 3).to_sparse(), ValueError, "X cannot be .*to_dense"),
     "complex tensor": (torch.ones(20, 3).cfloat().conj(), ValueError, "Complex data not supp"),
     "CSR with an index outside": (damage(99), ValueError, "X is a damaged CSR .* must be < 3"),
+    "empty CSR with a row": (empty(5), ValueError, "X is a damaged CSR .*: the numbers in indptr"),
     "CSR with a negative index": (damage(-1), ValueError, "X is a damaged CSR .* must be >= 0"),
     "CSC of too few pointers": (shorten("indptr"), ValueError, "X is a damaged CSC .* size 3"),
     "CSC of too few numbers": (shorten("data"), ValueError, "X is a damaged CSC .* same size"),

@@ -80,7 +80,9 @@ def read_lent(clf):
     """Read what the user has lent to a classifier."""
     callbacks = [*(clf.callbacks or []), clf.lr_schedule]
     attributes = [vars(callback).copy() for callback in callbacks if hasattr(callback, "__dict__")]
-    return str(clf.random_state.get_state()), attributes
+    # Not as text: NumPy writes "..." for an array in whose writing it was interrupted before.
+    name, numbers, *others = clf.random_state.get_state()
+    return (name, numbers.tobytes(), others), attributes
 
 
 def read_weights(clf):
