@@ -189,7 +189,9 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         score : float
             The share of rows whose label is predicted.
         """
-        return compute_accuracy(y, self.predict(X), sample_weight)
+        predicted = self.predict(X)
+        weights = scale_to_mean_one(check_sample_weight(sample_weight, predicted))
+        return compute_accuracy(y, predicted, weights)
 
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""

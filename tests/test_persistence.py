@@ -891,9 +891,11 @@ WRONG_TENSORS = {
         torch.zeros(8).half(),
         "the dtype torch.float16",
     ),
-    "steps": ("state.optimizer.0.step", torch.tensor(-1.0), "division by zero"),
+    "steps": ("state.optimizer.0.step", torch.tensor(-1.0), "Adam is -1.0 steps, which cannot be"),
+    "half a step": ("state.optimizer.0.step", torch.tensor(2.5), "is 2.5 steps, which cannot be"),
     "NaN steps": ("state.optimizer.0.step", torch.tensor(torch.nan), "memory of Adam is nan"),
-    "many steps": ("state.optimizer.0.step", torch.ones(2), "converted to Scalar|one element"),
+    "many steps": ("state.optimizer.0.step", torch.tensor(3e38), "e[+]38 steps, which cannot be"),
+    "a list of steps": ("state.optimizer.0.step", torch.ones(2), "steps, which cannot be counted"),
     "generator": ("state.generator", torch.zeros(5056), "the generator's state is not one of"),
     "short generator": (
         "state.generator",

@@ -184,13 +184,24 @@ def get_parameters(module):
 def has_hooks(module):
     """Tell whether somebody looks into the parts of a plain `MLP`, or has given one a function."""
     # torch has no public way to ask for hooks.
-    return any(
+    return has_hooks_of_all_modules() or any(
         "forward" in vars(part)
         or part._forward_hooks
         or part._forward_pre_hooks
         or part._backward_hooks
         or part._backward_pre_hooks
         for part in (module, module.layers, *module.layers)
+    )
+
+
+def has_hooks_of_all_modules():
+    """Tell whether somebody looks into all modules that torch ever runs."""
+    own = torch.nn.modules.module
+    return bool(
+        own._global_forward_hooks
+        or own._global_forward_pre_hooks
+        or own._global_backward_hooks
+        or own._global_backward_pre_hooks
     )
 
 

@@ -13,7 +13,15 @@ import torch
 from torch.nn.functional import linear
 
 from .. import _kernel
-from .mlp import ACTIVATIONS, MLP, flatten, get_parameters, has_hooks, unflatten
+from .mlp import (
+    ACTIVATIONS,
+    MLP,
+    flatten,
+    get_parameters,
+    has_hooks,
+    has_hooks_of_all_modules,
+    unflatten,
+)
 from .surroundings import count_rows_at_once, leave_as_found
 
 # What a layer gives beyond this is taken as this, in float64, so that the next one is finite.
@@ -36,6 +44,8 @@ def compute_proba(module, X, form):
 
 def compute_proba_of_arrays(network, flat, X, form, device=CPU):
     """Do the same with flat parameters of a network, as the kernel trains them."""
+    if has_hooks_of_all_modules():
+        return compute_proba(make_module(network, flat), X, form)
     if device == CPU and _kernel.explain_absence() is None:
         return _compute_by_kernel(network, flat, X, form)
     chunks = [_compute_in_float64(network, flat, X[rows], form, device) for rows in _split(X)]
