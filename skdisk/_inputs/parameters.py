@@ -1,6 +1,6 @@
 """Parameters as users give them: numbers of any type and size, and objects that a call changes.
 
-No torch: `make_disk` needs none.
+And the types of what most calls take. No torch: `make_disk` needs none.
 """
 
 import math
@@ -9,7 +9,12 @@ from decimal import Decimal
 from numbers import Integral, Number, Real
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
 
+# What rows may be; data frames are array-like.
+Rows = ArrayLike | sparse.spmatrix | sparse.sparray
+RandomState = int | np.random.RandomState | None
 # The network computes in float32; what is larger is infinite there.
 LARGEST = float(np.finfo(np.float32).max)
 # The most memory that is believed where the system does not tell how much there is.
