@@ -845,7 +845,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     @property
     def out_activation_(self) -> str:
         """The function after the last layer."""
-        return "softmax"
+        return self._settings.out_activation
 
     @property
     def net_(self) -> NeuralNetClassifier:

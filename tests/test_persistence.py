@@ -90,6 +90,8 @@ ROUND_TRIPS = {
     "adam": {"optimizer": "adam", "optimizer_params": {"betas": (0.8, 0.99)}},
     "adamw": {"optimizer": "adamw", "weight_decay": 0.1, "fused": False},
     "RMSprop": {"optimizer": torch.optim.RMSprop, "optimizer_params": {"centered": True}},
+    "rmsprop": {"optimizer": "rmsprop", "lr_schedule": "plateau"},
+    "lbfgs": {"optimizer": "lbfgs", "lr": "auto", "weight_decay": 0.1, "max_epochs": 50},
     "a state with lists": {"optimizer": torch.optim.LBFGS, "optimizer_params": {"max_iter": 2}},
     "dropout": {"hidden_layer_sizes": (8, 4), "dropout": (0.5, 0.0), "activation": "gelu"},
     "one layer": {"hidden_layer_sizes": ()},
