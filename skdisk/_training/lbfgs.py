@@ -12,7 +12,9 @@ class FullBatchLBFGS(torch.optim.LBFGS):
     """torch's L-BFGS with an L2 penalty and, by default, a line search.
 
     A step makes up to `max_iter` iterations. The penalty is part of what is minimised, in value
-    and gradient, and not of the loss that the closure computes.
+    and gradient, and not of the loss that the closure computes. Training ends where an iteration
+    lowers the loss by less than 1e-6: with torch's 1e-9 it takes five times as long, creeping
+    along the edges of rectified units, and predicts no better.
     """
 
     def __init__(
@@ -23,7 +25,7 @@ class FullBatchLBFGS(torch.optim.LBFGS):
         max_iter=20,
         max_eval=None,
         tolerance_grad=1e-7,
-        tolerance_change=1e-9,
+        tolerance_change=1e-6,
         history_size=100,
         line_search_fn="strong_wolfe",
     ):
