@@ -27,9 +27,8 @@ SGD_LR = 0.04
 # What weight_decay="auto" stands for with SGD and L-BFGS: the first over the number of rows, at
 # most the second. On the tables of that page it makes probabilities better, and costs no accuracy.
 DECAY_OF_ROWS, MOST_DECAY = 6, 0.01
-# What lr_schedule="plateau" does. On six sets of 150 to 1,800 rows, with 30 and 100 epochs, with and
-# without validation, the log loss of other rows was lower than with 0.2 or 1, and than with torch's
-# own 0.1 and 10.
+# What lr_schedule="plateau" does. Of factors from 0.1 to 0.5 and patiences from 1 to 10 these have
+# the lowest mean log loss on unseen rows of six sets of 150 to 1,800 rows, in 30 and 100 epochs.
 PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.5, 3
 # What other optimisers ignore, even those that have an argument of that name.
 OF_SGD = ("momentum", "nesterov")
