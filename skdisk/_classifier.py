@@ -45,6 +45,7 @@ from ._inputs.parameters import (
     RandomState,
     Rows,
     as_number,
+    check_layer,
     check_memory,
     check_numbers,
 )
@@ -80,6 +81,7 @@ from ._network.prediction import (
     compute_proba,
     compute_proba_of_arrays,
     make_module,
+    make_network,
 )
 from ._network.surroundings import leave_as_found
 from ._persistence import from_plain, load, save, to_plain
@@ -106,6 +108,7 @@ Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
 # benchmarks/results/accuracy.md.
 AUTO_EPOCHS = 30
 AUTO_STEPS = 300
+# With L-BFGS, of at most so many epochs, the median of four data sets needed 5 to 14.
 AUTO_EPOCHS_LBFGS = 100
 
 # Before the names of entries of `optimizer_params`, as scikit-learn names the parts of a whole.
@@ -126,23 +129,6 @@ def _find_callback_class(item):
 
 def _is_lr_scheduler(item):
     return issubclass(_find_callback_class(item), LRScheduler)
-
-
-def _check_layer(layer, sizes):
-    """Check which hidden layer is asked for; return its position from the front."""
-    if not sizes:
-        raise ValueError(
-            "hidden_activations needs a hidden layer, and this network has none: "
-            "hidden_layer_sizes=()."
-        )
-    if isinstance(layer, bool) or not isinstance(layer, Integral):
-        raise TypeError(f"layer must be an int. Got {layer!r}.")
-    if not -len(sizes) <= layer < len(sizes):
-        raise ValueError(
-            f"layer must be a position in the hidden layers, which have {sizes} units: "
-            f"{-len(sizes)} to {len(sizes) - 1}. Got {layer}."
-        )
-    return int(layer) % len(sizes)
 
 
 class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
@@ -426,7 +412,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     length that a search tries first, "auto" is 1; `lr_schedule` is ignored unless it is an
     `LRScheduler`. The training ends when an iteration changes the loss by less than 1e-6 nats
     (`tolerance_change`) or no gradient is above 1e-7 (`tolerance_grad`); if `max_epochs`, "auto"
-    is 100, end before, a ConvergenceWarning says so. `weight_decay` is part of what is minimised.
+    is 100, end before, a ConvergenceWarning says so; with `dropout` they do, because each epoch
+    drops others. `weight_decay` is part of what is minimised.
     `MLPClassifier(solver="lbfgs")` has hardly any, `alpha / n_samples`: on rows that it has not
     seen, iris for example, its log loss is ten times that of "auto". With `weight_decay=0` the
     loss of the training rows goes as low as its own.
@@ -807,21 +794,18 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         True
         """
         check_is_fitted(self)
-        state, network = self._state, self._settings.network
-        sizes = network.layer_sizes[1:-1]
-        position = _check_layer(layer, sizes)
-        device = torch.device("cpu")
-        if state.net is not None:
-            module = state.net.module_
-            if get_parameters(module) is None or has_hooks(module):
-                raise ValueError(
-                    "hidden_activations reads a network as fit makes it. That of this "
-                    f"{type(self).__name__} has been replaced, changed or given hooks:\n{module}\n"
-                    "Fit it anew, or register a forward hook of torch on the layer of clf.module_."
-                )
-            device = next(module.parameters()).device
+        net, found = self._state.net, self._read_network()
+        if not found or (net and has_hooks(net.module_)):
+            raise ValueError(
+                "hidden_activations reads a network as fit makes it. That of this "
+                f"{type(self).__name__} has been replaced, changed or given hooks:\n"
+                f"{net.module_}\n"
+                "Fit it anew, or register a forward hook of torch on the layer of clf.module_."
+            )
+        network, flat, device = found
+        position = check_layer(layer, network.layer_sizes[1:-1])
         rows = as_rows(check_rows_to_predict(self, X))
-        return compute_hidden(network, self._flatten_weights(), rows, 1 + position, device)
+        return compute_hidden(network, flat, rows, 1 + position, device)
 
     @property
     def coefs_(self) -> list[np.ndarray]:
@@ -953,22 +937,28 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
             "single", self, names=name, name_details=str(self), name_caption=caption
         )
 
-    def _flatten_weights(self):
-        """Read all weights of a network as `fit` makes it as one array."""
+    def _read_network(self):
+        """Read a network, its weights as one array, and its device.
+
+        None if it is not as `fit` makes it.
+        """
         state = self._state
         if state.net is None:
-            return state.arrays.parameters
-        parameters = get_parameters(state.net.module_)
-        if parameters is None:
-            raise AttributeError(
-                f"The network of this {type(self).__name__} is not as fit makes it, layers of "
-                f"weights and biases in turn. Read clf.module_:\n{state.net.module_}"
-            )
-        return flatten(parameters)
+            return self._settings.network, state.arrays.parameters, torch.device("cpu")
+        module = state.net.module_
+        parameters = get_parameters(module)
+        return parameters and (make_network(module), flatten(parameters), parameters[0].device)
 
     def _split_weights(self):
         """Read weights, of shape (n_out, n_in), and biases of each layer in turn."""
-        return split(self._flatten_weights(), self._settings.network.layer_sizes)
+        found = self._read_network()
+        if not found:
+            raise AttributeError(
+                f"The network of this {type(self).__name__} is not as fit makes it, layers of "
+                f"weights and biases in turn. Read clf.module_:\n{self.module_}"
+            )
+        network, flat, _ = found
+        return split(flat, network.layer_sizes)
 
     def _read_history(self, name, *missing):
         """Read a column of the history; where an epoch lacks it, there is a NaN."""

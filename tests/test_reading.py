@@ -202,6 +202,14 @@ def test_a_changed_network_is_not_read_as_if_it_were_ours(make_clf, disk, change
                 getattr(clf, name)
 
 
+def test_another_plain_network_in_its_place_is_read(make_clf, disk):
+    clf, other = (make_clf(hidden_layer_sizes=sizes).fit(*disk) for sizes in ((5,), (4, 3)))
+    clf.net_.module_ = other.module_
+    assert [array.shape for array in clf.coefs_] == [(2, 4), (4, 3), (3, 2)]
+    expected = other.hidden_activations(disk[0])
+    np.testing.assert_array_equal(clf.hidden_activations(disk[0]), expected)
+
+
 def test_weights_that_somebody_has_set_are_read(make_clf, disk):
     clf = make_clf().fit(*disk)
     other = copy.deepcopy(clf)

@@ -104,6 +104,23 @@ def check_memory(name, value, n_bytes):
         )
 
 
+def check_layer(layer, sizes):
+    """Check which hidden layer is asked for, of such sizes; return its position from the front."""
+    if not sizes:
+        raise ValueError(
+            "hidden_activations needs a hidden layer, and this network has none: "
+            "hidden_layer_sizes=()."
+        )
+    if isinstance(layer, bool) or not isinstance(layer, Integral):
+        raise TypeError(f"layer must be an int. Got {layer!r}.")
+    if not -len(sizes) <= layer < len(sizes):
+        raise ValueError(
+            f"layer must be a position in the hidden layers, which have {sizes} units: "
+            f"{-len(sizes)} to {len(sizes) - 1}. Got {layer}."
+        )
+    return int(layer) % len(sizes)
+
+
 class Lent:
     """What users lend to a call, which changes it in place: a RandomState and callbacks.
 

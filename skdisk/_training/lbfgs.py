@@ -29,6 +29,8 @@ class FullBatchLBFGS(torch.optim.LBFGS):
         history_size=100,
         line_search_fn="strong_wolfe",
     ):
+        if not weight_decay >= 0:
+            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
         others = max_iter, max_eval, tolerance_grad, tolerance_change, history_size
         super().__init__(params, lr, *others, line_search_fn)
         self.defaults["weight_decay"] = weight_decay
