@@ -217,3 +217,13 @@ def unflatten(flat, tensors):
     for t in tensors:
         t.copy_(torch.tensor(flat[start : start + t.numel()]).view(t.shape))
         start += t.numel()
+
+
+def split(flat, layer_sizes):
+    """Split a flat array into weights and biases of each layer, in turn, which are views of it."""
+    shapes = [
+        shape for n_in, n_out in pairwise(layer_sizes) for shape in ((n_out, n_in), (n_out,))
+    ]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = np.split(flat, ends[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
