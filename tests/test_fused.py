@@ -300,7 +300,7 @@ class OtherModule(nn.Module):
 def test_a_net_of_another_kind_trains_by_itself(params):
     X, y = make_disk(50, random_state=0)
     shape = {} if "module" in params else {"module__n_features": 2, "module__n_classes": 2}
-    net = DiskNet(MLP, **{"seed": 0, "max_epochs": 2, "lr": 0.1, **shape, **params})
+    net = DiskNet(**{"module": MLP, "seed": 0, "max_epochs": 2, "lr": 0.1, **shape, **params})
     net.fit(X.astype("f4"), y)
     assert len(net.history) == 2
     assert net.predict_proba(X.astype("f4")).shape == (50, 2)
