@@ -221,7 +221,14 @@ BAD_Y = {
     "sparse": (sparse.csr_array(Y[:, None]), TypeError, "Sparse data was passed for y"),
     "meta tensor": (torch.ones(20, device="meta"), ValueError, "y cannot be .* no data"),
     "sparse tensor": (torch.ones(20).to_sparse(), ValueError, "y cannot be .*to_dense"),
-    "ragged": ([[1], [1, 2]] * 10, ValueError, "y cannot be turned into a NumPy array"),
+    "lists of labels": ([[1], [1, 2]] * 10, ValueError, "y lists the .*MultiLabelBinarizer makes"),
+    "tuples of text": (
+        [("a", "b"), ()] * 10,
+        ValueError,
+        "y lists the labels of each row. Several",
+    ),
+    "sets of labels": ([{"a"}, {"b"}] * 10, ValueError, "y lists the labels of each row"),
+    "ragged": ([[1], 2] * 10, ValueError, "y cannot be turned into a NumPy array"),
 }
 BAD_CLASSES = {
     "number": (3, r"classes should be a 1d array, got an array of shape \(\)"),

@@ -5,7 +5,7 @@ stay what they were until `encode_labels` gives the network their positions amon
 indicator matrix says which of several labels each row has: float32, 0 or 1, a column a label.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set, Sized
 
 import numpy as np
 import pandas as pd
@@ -111,6 +111,12 @@ def _as_labels(y, name):
         codes = pd.Categorical(y).codes
         _check_missing(codes < 0, name)
         return _as_labels(y.dtype.categories, name)[codes]
+    if _lists_labels(y):
+        raise ValueError(
+            f"{name} lists the labels of each row. Several labels a row are given as a matrix of "
+            "0 and 1, with a column for each label: sklearn.preprocessing.MultiLabelBinarizer "
+            "makes it of such lists."
+        )
     labels = as_array(y, name)
     if labels.ndim == 2 and labels.shape[1] == 1:
         return _as_labels(labels[:, 0], name)[:, np.newaxis]
@@ -132,6 +138,16 @@ def _as_labels(y, name):
         # Of numbers and strings NumPy makes strings.
         cells = list(y)
     return _settle_dtype(labels, cells, name)
+
+
+def _lists_labels(y):
+    """Tell whether a sequence has sets of labels, or sequences of different lengths."""
+    if not (isinstance(y, Sequence) and y and isinstance(y[0], Set | list | tuple)):
+        return False
+    return (
+        any(isinstance(row, Set) for row in y)
+        or len({len(row) for row in y if isinstance(row, Sized)}) > 1
+    )
 
 
 def _as_indicator(values, name):
