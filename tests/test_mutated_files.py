@@ -165,8 +165,7 @@ def change_value(rng, description):
         parent[rng.choice([*map(str, VALUES[-30:]), key + "_", "x"])] = parent.pop(key)
     elif kind < 0.6 and isinstance(parent, list):
         parent.insert(key, copy.deepcopy(rng.choice([*VALUES, parent[key]])))
-    elif kind < 0.7 and isinstance(parent[key], int | float):
-        value = parent[key]
+    elif kind < 0.7 and isinstance(value := parent[key], int | float) and not abs(value) > 1e300:
         parent[key] = rng.choice([-value, value + 1, value - 1, 1e10 * value, float(value)])
     else:
         parent[key] = copy.deepcopy(rng.choice(VALUES))
