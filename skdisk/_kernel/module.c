@@ -576,7 +576,8 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords, "$sOssOOOOOsOOOOOOOOOOOOOOOOO:train", names,
-            &network_given.instruction_set, &network_given.sizes, &network_given.activation, &network_given.output,
+            &network_given.instruction_set, &network_given.sizes, &network_given.activation,
+            &network_given.output,
             &network_given.parameters, &memory_given[0], &memory_given[1], &n_steps_given,
             &settings_given.batch_size, &settings_given.optimizer, &settings_given.momentum,
             &settings_given.nesterov, &settings_given.weight_decay, &settings_given.beta1,
@@ -636,7 +637,8 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords, "$sOssOOOOOO:evaluate", names, &network_given.instruction_set,
-            &network_given.sizes, &network_given.activation, &network_given.output, &network_given.parameters,
+            &network_given.sizes, &network_given.activation, &network_given.output,
+            &network_given.parameters,
             &data_given.rows.values, &data_given.rows.indices, &data_given.rows.indptr,
             &data_given.labels, &data_given.row_weights))
         return NULL;
@@ -671,7 +673,8 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords, "$sOssOOOOsO:predict", names, &network_given.instruction_set,
-            &network_given.sizes, &network_given.activation, &network_given.output, &network_given.parameters,
+            &network_given.sizes, &network_given.activation, &network_given.output,
+            &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &form_given, &out_given))
         return NULL;
 
@@ -705,7 +708,8 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords, "$sOssOOOOOO:compute_outputs", names, &network_given.instruction_set,
-            &network_given.sizes, &network_given.activation, &network_given.output, &network_given.parameters,
+            &network_given.sizes, &network_given.activation, &network_given.output,
+            &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &layer_given, &out_given))
         return NULL;
 
