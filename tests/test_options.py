@@ -445,6 +445,13 @@ def test_an_option_that_the_kernel_does_not_know_is_named(make_clf, disk):
     )
 
 
+class WithoutLR(torch.optim.SGD):
+    """An optimiser that has to be told its learning rate."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+
+
 BAD_OPTIONS = [
     (
         {"optimizer": "sdg"},
@@ -455,6 +462,10 @@ BAD_OPTIONS = [
     ({"optimizer": "lbfgs", "fused": True}, "fused=True is not possible: the optimizer is Full"),
     ({"optimizer": "rmsprop", "optimizer_params": {"beta": 1}}, "RMSprop has no argument 'beta'"),
     ({"optimizer": dict}, "optimizer must be .* Got <class 'dict'>"),
+    ({"optimizer": torch.optim.Optimizer}, "class of torch.optim that has an argument lr. Got"),
+    ({"optimizer": torch.optim.SparseAdam}, "not suit SparseAdam, or that does not suit the net"),
+    ({"optimizer": WithoutLR, "lr": "auto"}, "WithoutLR has no lr of its own: give lr a number"),
+    ({"optimizer": "adam", "optimizer_params": {"differentiable": ...}}, "do not suit Adam"),
     ({"optimizer": 3}, "The 'optimizer' parameter .* Got 3"),
     ({"lr": "fast"}, "The 'lr' parameter .* Got 'fast'"),
     ({"max_epochs": "many"}, "The 'max_epochs' parameter .* Got 'many'"),

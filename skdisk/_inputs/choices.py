@@ -46,12 +46,13 @@ def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
     `lr` and `weight_decay`. `n_rows` is the number of rows to train on, if that is known.
     """
     cls = OPTIMIZERS.get(optimizer, optimizer)
-    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+    is_class = isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)
+    known = _read_signature(cls) if is_class else {}
+    if "lr" not in known:
         raise TypeError(
             f"optimizer must be one of {', '.join(map(repr, sorted(OPTIMIZERS)))} or a class of "
-            f"torch.optim. Got {optimizer!r}."
+            f"torch.optim that has an argument lr. Got {optimizer!r}."
         )
-    known = _read_signature(cls)
     own = _resolve_own(cls, own, known, n_rows)
     given = {
         name: check_argument(f"optimizer_params[{name!r}]", value)
@@ -71,8 +72,8 @@ def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
                 f"{cls.__name__} has no argument {name!r}, which is {value!r}: leave it out. It "
                 f"has: {', '.join(name for name in known if name != 'params')}."
             )
-    if given:
-        _try_arguments(cls, arguments)
+    if given or cls not in OPTIMIZERS.values():
+        _try_step(cls, arguments)
     return cls, arguments
 
 
@@ -85,18 +86,26 @@ def _resolve_own(cls, own, known, n_rows):
         own["weight_decay"] = min(MOST_DECAY, DECAY_OF_ROWS / n_rows) if is_needed else 0.0
     if own["lr"] == "auto":
         own["lr"] = SGD_LR if cls is torch.optim.SGD else known["lr"].default
+        if own["lr"] is inspect.Parameter.empty:
+            raise ValueError(f"{cls.__name__} has no lr of its own: give lr a number.")
     if not is_sgd:
         return {name: value for name, value in own.items() if name not in OF_SGD}
     return own if own["momentum"] else own | {"nesterov": False}
 
 
-def _try_arguments(cls, arguments):
-    """Make an optimiser for nothing, so that what it refuses is refused before a training."""
-    given = {"lr": 1.0, **arguments} if "lr" in _read_signature(cls) else arguments
+def _try_step(cls, arguments):
+    """Make a step of nothing, so that what an optimiser refuses is refused before a training."""
+    parameters = [torch.zeros(shape, requires_grad=True) for shape in ((2, 3), (2,))]
     try:
-        cls([torch.zeros(1, requires_grad=True)], **given)
+        optimizer = cls(parameters, **arguments)
+        for p in parameters:
+            p.grad = torch.zeros_like(p)
+        optimizer.step(lambda: torch.zeros(()))
     except Exception as error:
-        raise ValueError(f"optimizer_params do not suit {cls.__name__}: {error}") from error
+        raise ValueError(
+            f"optimizer_params do not suit {cls.__name__}, or that does not suit the network: "
+            f"{error}"
+        ) from error
 
 
 class LearningRates:
