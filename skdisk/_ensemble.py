@@ -5,19 +5,20 @@ How their settings are chosen from those of a search is in `_from_search.py`.
 
 from itertools import cycle
 from numbers import Integral
+from typing import Any, Self
 
 import joblib
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier, ProbabilisticClassifier
 from ._compat import Interval, validate_parameter_constraints
 from ._from_search import choose, list_candidates
-from ._inputs.parameters import Lent, check_memory, check_numbers
-from ._network.prediction import average
+from ._inputs.parameters import Lent, RandomState, Rows, check_memory, check_numbers
+from ._network.prediction import average, average_scores, transform
 
 # At least: a fitted classifier, of whatever size its network is.
 BYTES_PER_MEMBER = 10_000
@@ -66,7 +67,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
     estimators_ : list of MLPDiskClassifier or Pipeline
         The fitted members.
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
+        The labels, sorted; of several labels a row, the numbers of the columns of `y`.
     n_features_in_, feature_names_in_
         As those of a member.
 
@@ -92,7 +93,16 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         "random_state": ["random_state"],
     }
 
-    def __init__(self, estimator=None, n_members=5, *, n_jobs=None, random_state=None):
+    estimators_: list[Any]
+
+    def __init__(
+        self,
+        estimator: MLPDiskClassifier | Pipeline | list[Any] | None = None,
+        n_members: int = 5,
+        *,
+        n_jobs: int | None = None,
+        random_state: RandomState = None,
+    ) -> None:
         self.estimator = estimator
         self.n_members = n_members
         self.n_jobs = n_jobs
@@ -101,16 +111,16 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
     @classmethod
     def from_search(
         cls,
-        search,
-        X,
-        y,
-        n_members=10,
+        search: Any,
+        X: Rows,
+        y: ArrayLike,
+        n_members: int = 10,
         *,
-        n_candidates=20,
-        groups=None,
-        n_jobs=None,
-        random_state=None,
-    ):
+        n_candidates: int = 20,
+        groups: ArrayLike | None = None,
+        n_jobs: int | None = None,
+        random_state: RandomState = None,
+    ) -> Self:
         """Make an ensemble of the candidates of a search that are best together, and fit it.
 
         The best candidates are trained again on each split of `search.cv`. Then members are
@@ -131,7 +141,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
             they have there.
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data, as a rule those of the search.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Labels.
         n_members : int, default=10
             How many members to choose.
@@ -179,7 +189,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         estimators = [clone(candidates[position]) for position in chosen]
         return cls(estimators, n_members, n_jobs=n_jobs, random_state=random_state).fit(X, y)
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train the members; the parameters are those of `MLPDiskClassifier.fit`."""
         caller = type(self).__name__
         params = check_numbers(caller, self.get_params(deep=False))
@@ -209,9 +219,16 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         self.estimators_ = members
         return self
 
+    @property
+    def _output(self):
+        member = self.estimators_[0]
+        return (member.steps[-1][1] if isinstance(member, Pipeline) else member)._output
+
     def _predict(self, X, form):
         """Average the members' probabilities."""
-        check_is_fitted(self)
+        if self._output == "sigmoid":
+            scores = average_scores([member.decision_function(X) for member in self.estimators_])
+            return transform(scores, self._output, form)
         log_proba = average([member.predict_log_proba(X) for member in self.estimators_])
         if form == "log_proba":
             return log_proba

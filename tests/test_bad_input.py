@@ -38,6 +38,13 @@ def damage(index):
     return matrix
 
 
+def empty(place):
+    """Make a matrix that is empty by its last number, and not by another one."""
+    matrix = sparse.csr_array(X.shape)
+    matrix.indptr[place] = 100
+    return matrix
+
+
 def shorten(name):
     matrix = sparse.csc_array(X)
     setattr(matrix, name, getattr(matrix, name)[:-1])
@@ -56,6 +63,11 @@ BAD_X = {
     "scalar": (3.0, ValueError, "Expected 2D array, got scalar"),
     "NaN in a CSR matrix": (sparse.csr_array(put(np.nan)), ValueError, "Input X contains NaN"),
     "CSR too large for float32": (sparse.csr_array(put(1e200)), ValueError, "too large for dtype"),
+    "1-d and sparse": (
+        sparse.coo_array(X[:, 0]),
+        ValueError,
+        r"Expected 2D array, got X of shape \(20,\), which is sparse",
+    ),
     "strings": (STRINGS.to_numpy(), ValueError, "'red'.*takes numbers.*ColumnTransformer"),
     "complex": (X + 1j, ValueError, "Complex data not supported"),
     "None": (None, ValueError, "Expected 2D array of numbers, .* and dtype object"),
@@ -72,8 +84,9 @@ BAD_X = {
     "sparse tensor": (torch.ones(20, 3).to_sparse(), ValueError, "X cannot be .*to_dense"),
     "complex tensor": (torch.ones(20, 3).cfloat().conj(), ValueError, "Complex data not supp"),
     "CSR with an index outside": (damage(99), ValueError, "X is a damaged CSR .* must be < 3"),
+    "empty CSR with a row": (empty(5), ValueError, "X is a damaged CSR .*: the numbers in indptr"),
     "CSR with a negative index": (damage(-1), ValueError, "X is a damaged CSR .* must be >= 0"),
-    "CSC of too few pointers": (shorten("indptr"), ValueError, "X is a damaged CSC .* size 3"),
+    "CSC of too few pointers": (shorten("indptr"), ValueError, r"X is a damaged CSC .* size \(?3"),
     "CSC of too few numbers": (shorten("data"), ValueError, "X is a damaged CSC .* same size"),
 }
 # Columns that hold no numbers, as pandas, polars and Arrow have them.
@@ -143,8 +156,42 @@ BAD_Y = {
     "infinity": (np.where(Y, 1.0, np.inf), ValueError, "Input y contains infinity"),
     "missing string": (pd.Series(["a", None] * 10), ValueError, "Input y contains NaN"),
     "NA": (pd.Series([1, pd.NA] * 10, dtype="Int64"), ValueError, "Input y contains NaN"),
-    "multilabel": (np.ones((20, 2), int), ValueError, r"\(20, 2\).*MultiOutputClassifier"),
-    "multilabel frame": (pd.DataFrame(np.ones((20, 2), int)), ValueError, "MultiOutputClassifier"),
+    "several classes a row": (
+        np.arange(60).reshape(20, 3) % 3,
+        ValueError,
+        "y has 3 columns with values such as 2. .* 0 and 1, .*MultiOutputClassifier",
+    ),
+    "1 and 2 for labels": (Y[:, None] + [1, 1], ValueError, "2 columns with values such as 2"),
+    "-1 and 1 for labels": (
+        2 * Y[:, None] - [1, 1],
+        ValueError,
+        "2 columns with values such as -1",
+    ),
+    "several numbers a row": (X, ValueError, "y has .* columns .*MultiOutputClassifier"),
+    "a frame of several classes": (
+        pd.DataFrame({"a": Y, "b": ["x", "y"] * 10}),
+        ValueError,
+        "y has 2 columns with values such as .*MultiOutputClassifier",
+    ),
+    "digits as text": (
+        np.full((20, 2), "1"),
+        ValueError,
+        "2 columns with values such as 1.* 0 and",
+    ),
+    "several dates a row": (np.full((20, 2), "2020", "M8[D]"), ValueError, "such as 2020-01-01"),
+    "NaN among labels": (np.where(Y[:, None], [1.0, np.nan], 0), ValueError, "y contains NaN"),
+    "NA among labels": (
+        pd.DataFrame({"a": pd.Series([1, pd.NA] * 10, dtype="Int8"), "b": Y}),
+        ValueError,
+        "Input y contains NaN",
+    ),
+    "infinity among labels": (np.full((20, 2), np.inf), ValueError, "with values such as inf"),
+    "nearly 1": (np.full((20, 2), 1 - 1e-12), ValueError, "2 columns with values such as 0.99999"),
+    "complex labels": (np.ones((20, 2), complex), ValueError, "2 columns with values such as"),
+    "structured labels": (np.zeros((20, 2), "i4,f4"), ValueError, "2 columns with values such as"),
+    "sparse counts": (sparse.csr_array(Y[:, None] * [2, 0]), ValueError, "with values such as 2"),
+    "sparse NaN": (sparse.csr_array(Y[:, None] * [np.nan, 1]), ValueError, "y contains NaN"),
+    "three dimensions": (np.ones((20, 2, 2), int), ValueError, r"1d array, got .* \(20, 2, 2\)"),
     "mixed types": (
         np.array(["a", 1] * 10, object),
         ValueError,
@@ -187,7 +234,14 @@ BAD_Y = {
     "sparse": (sparse.csr_array(Y[:, None]), TypeError, "Sparse data was passed for y"),
     "meta tensor": (torch.ones(20, device="meta"), ValueError, "y cannot be .* no data"),
     "sparse tensor": (torch.ones(20).to_sparse(), ValueError, "y cannot be .*to_dense"),
-    "ragged": ([[1], [1, 2]] * 10, ValueError, "y cannot be turned into a NumPy array"),
+    "lists of labels": ([[1], [1, 2]] * 10, ValueError, "y lists the .*MultiLabelBinarizer makes"),
+    "tuples of text": (
+        [("a", "b"), ()] * 10,
+        ValueError,
+        "y lists the labels of each row. Several",
+    ),
+    "sets of labels": ([{"a"}, {"b"}] * 10, ValueError, "y lists the labels of each row"),
+    "ragged": ([[1], 2] * 10, ValueError, "y cannot be turned into a NumPy array"),
 }
 BAD_CLASSES = {
     "number": (3, r"classes should be a 1d array, got an array of shape \(\)"),

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .._compat import Interval, StrOptions, validate_parameter_constraints
-from .._network.mlp import ACTIVATIONS, as_probabilities, as_sizes
+from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes
 from .._training.state import load_optimizer
 from .choices import resolve_device
 
@@ -41,10 +41,13 @@ MEMORY = {
     torch.optim.AdamW: MOMENTS,
 }
 
-COUNT = Interval(Integral, 0, 2**62, closed="left")
+# float64 has all counts up to here, and whatever is added by training on, the kernel's ints have.
+MOST = 2**53
+COUNT = Interval(Integral, 0, MOST, closed="both")
 SIZE = Interval(Integral, 1, 2**62, closed="left")
 SETTINGS = {
     "activation": [StrOptions(set(ACTIVATIONS))],
+    "output": [StrOptions(set(OUTPUTS))],
     "dropout": [tuple],
     "optimizer": [str],
     "optimizer_arguments": [dict],
@@ -190,8 +193,8 @@ def make_feature_names(names, n_features):
     return np.array(names, dtype=object)
 
 
-def check_training(training, optimizer, noted, n_features, n_classes):
-    """Check the description of a training, for so many features and classes.
+def check_training(training, optimizer, noted, n_features, classes):
+    """Check the description of a training, for so many features and these classes.
 
     `optimizer` is the class that the settings name, `noted` what that remembers, in tensors.
     """
@@ -199,7 +202,9 @@ def check_training(training, optimizer, noted, n_features, n_classes):
     check_table(settings, SETTINGS, "the settings")
     check_table(state, STATE, "the state")
     parameters, memory = state["parameters"], state["memory"]
-    n_layers = check_weights(parameters, n_features, n_classes)
+    n_layers = check_weights(parameters, n_features, len(classes))
+    is_right = settings["output"] == "softmax" or classes.tolist() == [*range(len(classes))]
+    expect(is_right, "the classes of several labels a row are not the numbers of the labels")
     dropout = settings["dropout"]
     is_right = isinstance(dropout, tuple) and as_probabilities(dropout, n_layers - 1) == dropout
     expect(is_right, f"dropout of the settings is {dropout!r}, which is no tuple of floats")
@@ -291,6 +296,8 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
             is_right = is_right and all(isinstance(item, dict | None) for item in values)
             expect(is_right, f"{what}: there must be a list of dicts, {length} in number")
             _check_numbers(values, what)
+        for values in noted.optimizer:
+            _check_steps((values or {}).get("step", 0), what)
         load_optimizer(optimizer, parameters, noted)
     [group] = optimizer.param_groups
     # torch's own checks are in the constructor only. Schedulers of torch begin at initial_lr.
@@ -318,3 +325,11 @@ def _check_numbers(value, what):
             _check_numbers(value.item(), what)
     elif isinstance(value, Real):
         expect(abs(value) <= LARGEST, f"{what} is {value}")
+
+
+def _check_steps(steps, what):
+    """Check a number of steps, which torch keeps in a tensor: the kernel counts them in ints."""
+    if isinstance(steps, torch.Tensor) and steps.ndim == 0:
+        steps = steps.item()
+    is_right = isinstance(steps, Real) and 0 <= steps <= MOST and steps % 1 == 0
+    expect(is_right, f"{what} is {steps} steps, which cannot be counted")
