@@ -300,7 +300,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         The labels, sorted, of the dtype that they came in.
     n_features_in_ : int
         Number of features seen during fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,), dtype=object
+    feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype=object
         Names of the features, if `X` had column names that are all strings.
     n_iter_ : int
         Number of epochs that the network has been trained for, those before a warm start included.
@@ -316,7 +316,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     best_epoch_ : int or None
         The number of that epoch, counted from 1. With `early_stopping` the weights are those after
         this epoch, otherwise those after the last one.
-    history_ : DataFrame of shape (n_iter_, n_columns)
+    history_ : DataFrame of shape (`n_iter_`, n_columns)
         One row an epoch: `epoch`, `train_loss`, `valid_loss` and `valid_score` (missing without
         validation), `lr`, `seconds`, and what callbacks recorded.
     fused_ : bool
