@@ -1,6 +1,7 @@
 """How the site is built. Nothing is fetched, neither here nor by a reader's browser."""
 
 import os
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -86,6 +87,21 @@ MATHJAX = next(
     for path in metadata.distribution("sphinx-mathjax-offline").files
     if path.name == "tex-svg.js"
 )
+
+
+def copy_playground(app, error):
+    """Put the page that trains a network beside the others; it is plain JavaScript."""
+    if error is None:
+        shutil.copytree(
+            HERE.parent / "playground", Path(app.outdir) / "playground", dirs_exist_ok=True
+        )
+
+
+def setup(app):
+    """Tell Sphinx what else to do."""
+    app.connect("build-finished", copy_playground)
+
+
 mathjax_path = "tex-svg.js"
 
 html_theme = "pydata_sphinx_theme"

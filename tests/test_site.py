@@ -37,7 +37,11 @@ TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElemen
 SEARCHES = {
     "MLPDiskClassifier": "api/skdisk.MLPDiskClassifier.html",
     "make_disk": "api/skdisk.make_disk.html",
-    "early stopping": "gallery/plot_training.html",
+    "early stopping": "guide/parameters.html",
+    "alpha": "guide/coming_from_mlpclassifier.html",
+    "learning_rate_init": "guide/coming_from_mlpclassifier.html",
+    "iterator_train": "guide/coming_from_skorch.html",
+    "EarlyStopping": "guide/coming_from_keras.html",
 }
 
 
