@@ -34,6 +34,7 @@ from ._compat import (
 )
 from ._inputs.arrays import (
     check_classes,
+    check_kind,
     check_labels,
     compute_accuracy,
     encode_labels,
@@ -134,9 +135,10 @@ def _is_lr_scheduler(item):
 class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
     """What a classifier predicts that has `_predict(X, form)`: logarithms or probabilities.
 
-    A form is "log_proba" or "proba"; both are float64 of shape (n_samples, n_classes). Rows that
-    are not as described are a ValueError or TypeError, an estimator without a fit is a
-    NotFittedError.
+    A form is "log_proba" or "proba"; both are float64 of shape (n_samples, n_classes). The fitted
+    classifier's `_output` is "softmax", or "sigmoid" where a row may have several labels; then the
+    columns are labels, and there is the form "scores", their log-odds. Rows that are not as
+    described are a ValueError or TypeError, an estimator without a fit is a NotFittedError.
     """
 
     classes_: np.ndarray
@@ -144,7 +146,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
     feature_names_in_: np.ndarray
 
     def predict(self, X: Rows) -> np.ndarray:
-        """Predict the label of each row.
+        """Predict the label of each row, or which labels it has.
 
         Parameters
         ----------
@@ -153,10 +155,14 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        y_pred : ndarray of shape (n_samples,)
-            The most probable label of each row, of the dtype of `classes_`.
+        y_pred : ndarray of shape (n_samples,) or (n_samples, n_labels)
+            The most probable label of each row, of the dtype of `classes_`. Of several labels a
+            row: 1 for those that are more probable than not, else 0.
         """
-        positions = self.predict_log_proba(X).argmax(axis=1)
+        check_is_fitted(self)
+        if self._output == "sigmoid":
+            return (self._predict(X, "scores") > 0).astype(int)
+        positions = self._predict(X, "log_proba").argmax(axis=1)
         return self.classes_[positions]
 
     def predict_proba(self, X: Rows) -> np.ndarray:
@@ -170,8 +176,10 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         proba : ndarray of shape (n_samples, n_classes), dtype=float64
-            Probabilities, the columns in the order of `classes_`; each row sums to 1.
+            Probabilities, the columns in the order of `classes_`; each row sums to 1. Of several
+            labels a row, the probability that it has each of them.
         """
+        check_is_fitted(self)
         return self._predict(X, "proba")
 
     def predict_log_proba(self, X: Rows) -> np.ndarray:
@@ -189,6 +197,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         log_proba : ndarray of shape (n_samples, n_classes), dtype=float64
             Log-probabilities, the columns in the order of `classes_`.
         """
+        check_is_fitted(self)
         return self._predict(X, "log_proba")
 
     def decision_function(self, X: Rows) -> np.ndarray:
@@ -204,9 +213,13 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         log_odds : ndarray of shape (n_samples,) or (n_samples, n_classes), dtype=float64
             `log(p / (1 - p))` in nats, finite also where p rounds to 0 or 1. With two classes p is
             the probability of `classes_[1]`; otherwise there is a column for each class, in the
-            order of `classes_`. An only class has no others, and 0 for its log-odds.
+            order of `classes_`. An only class has no others, and 0 for its log-odds. Of several
+            labels a row, p is the probability that it has a label, and there is a column for each.
         """
-        return compute_log_odds(self.predict_log_proba(X))
+        check_is_fitted(self)
+        if self._output == "sigmoid":
+            return self._predict(X, "scores")
+        return compute_log_odds(self._predict(X, "log_proba"))
 
     def score(self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy on data.
@@ -215,7 +228,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Data with the features seen during fit.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Their labels, in any form that `fit` takes.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each row counts. None stands for 1.
@@ -223,15 +236,17 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         score : float
-            The share of rows whose label is predicted.
+            The share of rows whose label is predicted; of several labels a row, whose labels all
+            are.
         """
         predicted = self.predict(X)
         weights = scale_to_mean_one(check_sample_weight(sample_weight, predicted))
         return compute_accuracy(y, predicted, weights)
 
     def __sklearn_tags__(self):
-        """Say that sparse rows are taken."""
+        """Say that sparse rows and several labels a row are taken."""
         tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
         tags.input_tags.sparse = True
         return tags
 
@@ -240,8 +255,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     """A multilayer perceptron that trains with PyTorch and behaves like scikit-learn.
 
     It minimises the mean negative log-likelihood (cross-entropy) of the classes by stochastic
-    gradient descent. It takes arrays and data frames, any labels, and works in pipelines,
-    cross-validation and searches like every classifier of scikit-learn.
+    gradient descent. It takes arrays and data frames, any labels, one or several a row, and works
+    in pipelines, cross-validation and searches like every classifier of scikit-learn.
 
     Parameters
     ----------
@@ -301,13 +316,15 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         How much the rows of each class count, by label; classes that are not in the dict have 1.
         Keys are labels, or equal to one (`True` is 1); others are allowed only beside all labels.
         "balanced" gives every class the same weight in sum: `n_samples / (n_classes * count)`, in
-        `partial_fit` for the rows of the call. Multiplied with `sample_weight`.
+        `partial_fit` for the rows of the call. Multiplied with `sample_weight`. Not for several
+        labels a row.
     early_stopping : bool, default=False
         Whether to stop when the validation loss has not fallen for `n_iter_no_change` epochs, and
         to keep the weights of the epoch in which it was lowest. Of `fit`, not `partial_fit`.
     validation_fraction : float in (0, 1), default=0.1
         How much of each class `early_stopping` holds out to validate on, at least one row; the
-        only row of a class stays in training. Not used where `fit` is given `X_val`.
+        only row of a class stays in training. Of several labels a row, how much of all rows. Not
+        used where `fit` is given `X_val`.
     n_iter_no_change : int, default=10
         How many epochs in a row `early_stopping` waits for progress.
     tol : float in [0, inf), default=1e-4
@@ -315,7 +332,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         lowest for that to be progress.
     callbacks : list of skorch callbacks, default=None
         Callbacks, or pairs `(name, callback)`, as for `skorch.NeuralNet`. They see the labels as
-        positions in `classes_`.
+        positions in `classes_`, several labels a row as a matrix of 0.0 and 1.0.
     fused : {"auto", True, False}, default="auto"
         Whether to train with the compiled kernel, which fuses the operations of a step and gives
         the same result many times faster than skorch's loop: "auto" uses it unless something is
@@ -342,7 +359,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted, of the dtype that they came in.
+        The labels, sorted, of the dtype that they came in. Of several labels a row, the numbers of
+        the columns of `y`, as in `MLPClassifier`.
     n_features_in_ : int
         Number of features seen during fit.
     feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype=object
@@ -357,7 +375,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     validation_loss_curve_ : list of float or None
         Mean loss on the validation data after each epoch, in nats. None without validation.
     validation_score_curve_ : list of float or None
-        Accuracy on the validation data after each epoch, weighted as the loss is. None without.
+        Accuracy, as `score` has it, on the validation data after each epoch, weighted as the loss
+        is. None without.
     best_loss_ : float or None
         The lowest mean loss of an epoch of the last training: on the validation data, without
         validation on the training data. None if the training diverged in its first epoch.
@@ -385,7 +404,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     net_ : skorch.NeuralNetClassifier
         The trained skorch net. It knows the labels as positions in `classes_`.
     module_ : torch.nn.Module
-        The trained network: float32 rows in, log-probabilities out.
+        The trained network: float32 rows in, log-probabilities out; of several labels a row, their
+        log-odds.
 
     See Also
     --------
@@ -397,6 +417,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     Input is converted to float32; sparse rows are made dense batch by batch. The loss of a batch
     of `b` rows is `-sum_i w_i log softmax(z_i)[y_i] / b`, where `z_i` are the outputs of the last
     layer for row `i`, `y_i` is the position of its label in `classes_`, and `w_i` is its weight.
+    Where `y` is a matrix of 0 and 1, a column for each label, of which a row may have any number,
+    the loss of a row is the sum over its labels of `-log sigmoid(z)` where it has one and
+    `-log(1 - sigmoid(z))` where not, as in `MLPClassifier`.
 
     Weights are frequencies: a row that weighs twice as much as another counts as if it were there
     twice. They are `sample_weight` times the class's weight, divided by their mean over the rows
@@ -593,13 +616,15 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data: numbers, finite in float32.
-        y : array-like of shape (n_samples,)
-            Labels: strings, ints, bools, whole floats or dates, all of one kind.
+        y : array-like of shape (n_samples,), or array-like or sparse matrix of shape \
+                (n_samples, n_labels)
+            Labels: strings, ints, bools, whole floats or dates, all of one kind. Or, for several
+            labels a row, numbers or bools that are 0 and 1, in a column for each label.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each row counts, at least 0. None stands for 1.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
             Data to validate on after each epoch, whether or not `early_stopping` uses it.
-        y_val : array-like of shape (n_val,), default=None
+        y_val : array-like of shape (n_val,) or (n_val, n_labels), default=None
             Their labels, each of them one that `y` has.
 
         Returns
@@ -637,10 +662,11 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data: numbers, finite in float32.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Labels, each of them one of `classes`.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever occur. Needed on the first call, may be left out later.
+            All labels that will ever occur; of several labels a row, `np.arange(n_labels)`. Needed
+            on the first call, may be left out later.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each row counts, at least 0. None stands for 1.
 
@@ -739,8 +765,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         Returns
         -------
         network : torch.nn.Sequential
-            Float32 rows in, probabilities out, the columns in the order of `classes_`: in
-            evaluation mode, on the CPU, with weights of its own, which ask for no gradients.
+            Float32 rows in, probabilities out, the columns in the order of `classes_`. It ends in
+            a `Softmax`, or, for several labels a row, in a `Sigmoid`; it is in evaluation mode, on
+            the CPU, with weights of its own, which ask for no gradients.
 
         Raises
         ------
@@ -896,15 +923,18 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         others = [name for name in history if name not in (*HISTORY, *NOT_IN_HISTORY)]
         return history.reindex(columns=[*HISTORY, *others]).rename(columns=HISTORY)
 
+    @property
+    def _output(self):
+        return self._settings.output
+
     def _predict(self, X, form):
-        """Check rows, and compute log-probabilities or probabilities."""
-        check_is_fitted(self)
+        """Check rows, and compute what a form asks for."""
         state, rows = self._state, as_rows(check_rows_to_predict(self, X))
         if state.net is None:
             return compute_proba_of_arrays(
                 self._settings.network, state.arrays.parameters, rows, form
             )
-        return compute_proba(state.net.module_, rows, form)
+        return compute_proba(state.net.module_, self._output, rows, form)
 
     def __getstate__(self):
         """Describe the estimator in arrays, numbers, text, lists and dicts where they can say it.
@@ -1023,6 +1053,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         given = {"X": X, "y": y, "metadata": metadata}
         X = check_rows(trained, X, reset=not resume)
         y = check_labels(y, X)
+        if resume:
+            check_kind(y, self._output == "sigmoid", "y", "that of the earlier fit had")
         sample_weight = check_sample_weight(sample_weight, X)
         trained.classes_ = find_classes(y) if classes is None else classes
         y = encode_labels(y, trained.classes_)
@@ -1036,8 +1068,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
             warn_of_other_scale(X, valid.X)
         n_epochs = self._count_epochs(len(train)) if whole_fit else 1
         trained._result = None
+        output = "sigmoid" if y.ndim == 2 else "softmax"
         trained._settings = settings = trained._make_settings(
-            seed, n_epochs, len(train), whole_fit
+            output, seed, n_epochs, len(train), whole_fit
         )
         if resume:
             trained._state = go_on(self._state, self._settings, settings)
@@ -1057,6 +1090,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
 
     def _check_warm_start(self, y):
         """Refuse, as scikit-learn's estimators do, to go on without some of the classes."""
+        if y.ndim == 2:
+            return
         missing = np.setdiff1d(np.arange(len(self.classes_)), y)
         if len(missing):
             raise ValueError(
@@ -1079,6 +1114,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
             X_val, y_val = validation
             X_val = check_rows(self, X_val, reset=False, name="X_val")
             y_val = check_labels(y_val, X_val, name="y_val")
+            check_kind(y_val, y.ndim == 2, "y_val", "y has")
             y_val = encode_labels(y_val, self.classes_, name="y_val")
             validation = weigh(*leave_out_weightless(X_val, y_val, None, class_weights))
         elif self.early_stopping and whole_fit:
@@ -1211,7 +1247,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
             return Plateau(lr, as_number(self.tol))
         return LearningRates(self.lr_schedule, lr, n_epochs)
 
-    def _make_settings(self, seed, n_epochs, n_rows, whole_fit):
+    def _make_settings(self, output, seed, n_epochs, n_rows, whole_fit):
         """Make the settings of a training on so many rows: of a whole fit, or of one call."""
         optimizer, arguments = self._resolve_optimizer(n_rows if whole_fit else None)
         hidden = as_sizes(self.hidden_layer_sizes)
@@ -1223,6 +1259,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
             n_classes=len(self.classes_),
             hidden_layer_sizes=hidden,
             activation=self.activation,
+            output=output,
             dropout=as_probabilities(self.dropout, len(hidden)),
             optimizer=optimizer,
             optimizer_arguments=arguments,

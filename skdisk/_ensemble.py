@@ -13,13 +13,12 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier, ProbabilisticClassifier
 from ._compat import Interval, validate_parameter_constraints
 from ._from_search import choose, list_candidates
 from ._inputs.parameters import Lent, RandomState, Rows, check_memory, check_numbers
-from ._network.prediction import average
+from ._network.prediction import average, average_scores, transform
 
 # At least: a fitted classifier, of whatever size its network is.
 BYTES_PER_MEMBER = 10_000
@@ -68,7 +67,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
     estimators_ : list of MLPDiskClassifier or Pipeline
         The fitted members.
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
+        The labels, sorted; of several labels a row, the numbers of the columns of `y`.
     n_features_in_ : int
         Number of features seen during fit.
     feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype=object
@@ -144,7 +143,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
             they have there.
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data, as a rule those of the search.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Labels.
         n_members : int, default=10
             How many members to choose.
@@ -244,9 +243,16 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         self.estimators_ = members
         return self
 
+    @property
+    def _output(self):
+        member = self.estimators_[0]
+        return (member.steps[-1][1] if isinstance(member, Pipeline) else member)._output
+
     def _predict(self, X, form):
         """Average the members' probabilities."""
-        check_is_fitted(self)
+        if self._output == "sigmoid":
+            scores = average_scores([member.decision_function(X) for member in self.estimators_])
+            return transform(scores, self._output, form)
         log_proba = average([member.predict_log_proba(X) for member in self.estimators_])
         if form == "log_proba":
             return log_proba

@@ -64,18 +64,24 @@ def choose(candidates, cv, X, y, groups, n_members, n_jobs):
         for split in splits
     )
     n_rows = sum(len(test) for _, test in splits)
-    proba = np.concatenate(proba).reshape(len(candidates), n_rows).clip(EPSILON)
-    total = np.zeros(n_rows)
+    proba = np.concatenate(proba).reshape(len(candidates), n_rows, -1).clip(EPSILON)
+    total = np.zeros(proba.shape[1:])
     chosen = []
     for _ in range(n_members):
-        chosen.append(int(np.log(total + proba).sum(axis=1).argmax()))
+        chosen.append(int(np.log(total + proba).sum(axis=(1, 2)).argmax()))
         total += proba[chosen[-1]]
     return chosen
 
 
 def _predict_labels(candidate, X, y, train, test):
-    """Fit on some rows; return the probability of its label of each of the others."""
+    """Fit on some rows; return the probability of its label of each of the others.
+
+    Of several labels a row, those of its having each, or not having it.
+    """
     fitted = clone(candidate).fit(*safe_split(candidate, X, y, train))
     X, y = safe_split(candidate, X, y, test)
+    if y.ndim == 2:
+        proba = fitted.predict_proba(X)
+        return np.where(y == 1, proba, 1 - proba)
     # A class of which no row is among those to train on has no column.
     return (fitted.predict_proba(X) * (y[:, np.newaxis] == fitted.classes_)).sum(axis=1)

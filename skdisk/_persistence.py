@@ -70,8 +70,8 @@ from ._training.loop import Ending, Result
 
 FORMAT = "skdisk.MLPDiskClassifier"
 # Version 1 also has the result schedule_start_; up to version 2, the settings are a net's, and the
-# memory of the optimiser is always the net's.
-FORMAT_VERSION = 3
+# memory of the optimiser is always the net's; up to version 3, the output is always softmax.
+FORMAT_VERSION = 4
 BLANK = "0" * 64
 ALTERNATIVE = (
     "Or keep the estimator with joblib.dump, whose files are to be loaded only if trusted."
@@ -204,6 +204,10 @@ def _read(cls, metadata, data):
     check_names(description, parts, description, "the parts of the file")
     if int(metadata["format_version"]) < 3:
         _upgrade(description)
+    if int(metadata["format_version"]) < 4:
+        expect(isinstance(description["settings"], dict), "the settings are not a dict")
+        expect("output" not in description["settings"], "the settings have an output")
+        description["settings"]["output"] = "softmax"
     estimator = _rebuild(cls, description)
     return estimator, description["params"].get("device", estimator.device)
 
@@ -244,7 +248,7 @@ def _rebuild(cls, description):
     expect(isinstance(training["state"], dict), "the state is not a dict")
     optimizer = find_optimizer(training["settings"].get("optimizer"))
     noted = note_optimizer({"optimizer": None, "groups": None} | training["state"])
-    check_training(training, optimizer, noted, n_features, len(estimator.classes_))
+    check_training(training, optimizer, noted, n_features, estimator.classes_)
     estimator.n_features_in_ = n_features
     if names is not None:
         estimator.feature_names_in_ = make_feature_names(names, n_features)

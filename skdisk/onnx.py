@@ -56,8 +56,9 @@ def register() -> None:
     """Teach skl2onnx to convert `MLPDiskClassifier` and `MLPDiskEnsemble`.
 
     Call it once before `skl2onnx.to_onnx`; again does no harm. The outputs are those of `predict`
-    and `predict_proba`, computed in float32 as by the classifier itself. With `raw_scores` the
-    second is that of `decision_function`; two classes have two columns, as skl2onnx wants them.
+    and `predict_proba`, computed in float32 as by the classifier itself; of several labels a row
+    both have a column for each label. With `raw_scores` the second is that of `decision_function`;
+    two classes have two columns, as skl2onnx wants them.
 
     Examples
     --------
@@ -81,9 +82,14 @@ def _set_types(operator):
     labels = _encode(get_label_classes(operator.scope_inst, operator.raw_operator))
     n_rows = operator.inputs[0].get_first_dimension()
     label, response = operator.outputs
-    label.set_type((StringTensorType if labels.dtype.kind == "S" else Int64TensorType)([n_rows]))
+    shape = [n_rows, len(labels)] if _is_multilabel(operator.raw_operator) else [n_rows]
+    label.set_type((StringTensorType if labels.dtype.kind == "S" else Int64TensorType)(shape))
     is_double = isinstance(response.type, DoubleTensorType)
     response.set_type((DoubleTensorType if is_double else FloatTensorType)([n_rows, len(labels)]))
+
+
+def _is_multilabel(model):
+    return model._output == "sigmoid"
 
 
 def _encode(classes):
@@ -102,17 +108,22 @@ def _convert(scope, operator, container):
     label, response = operator.outputs
     if isinstance(model, MLPDiskEnsemble):
         scores = [graph.add_member(member, operator.inputs) for member in model.estimators_]
-        scores = graph.add_average(scores, len(model.classes_))
+        add_average = graph.add_average_log_odds if _is_multilabel(model) else graph.add_average
+        scores = add_average(scores, len(model.classes_))
     else:
         scores = graph.add_member(model, operator.inputs)
-    if container.get_options(model, {"raw_scores": False})["raw_scores"]:
-        y = graph.add_log_odds(scores, len(model.classes_))
+    wants_scores = container.get_options(model, {"raw_scores": False})["raw_scores"]
+    if _is_multilabel(model):
+        y = scores if wants_scores else graph.add("Sigmoid", scores)
+        are_there = graph.add("Greater", scores, np.float32([0]))
+        graph.add("Cast", are_there, to=TensorProto.INT64, output=label.full_name)
     else:
-        y = graph.add("Softmax", scores, axis=1)
+        log_odds = graph.add_log_odds(scores, len(model.classes_)) if wants_scores else None
+        y = log_odds or graph.add("Softmax", scores, axis=1)
+        positions = graph.add("ArgMax", scores, axis=1, keepdims=0)
+        labels = _encode(get_label_classes(scope, model))
+        graph.add("Gather", labels, positions, output=label.full_name)
     graph.add("Cast", y, to=guess_proto_type(response.type), output=response.full_name)
-    positions = graph.add("ArgMax", scores, axis=1, keepdims=0)
-    labels = _encode(get_label_classes(scope, model))
-    graph.add("Gather", labels, positions, output=label.full_name)
 
 
 class _Graph:
@@ -177,8 +188,21 @@ class _Graph:
 
     def add_average(self, scores, n_classes):
         """Add the logarithms of the sums of the members' probabilities."""
-        shape = np.array([1, -1, n_classes])
-        log_probas = [self.add("LogSoftmax", x, axis=1) for x in scores]
+        return self.add_log_sum([self.add("LogSoftmax", x, axis=1) for x in scores], n_classes)
+
+    def add_average_log_odds(self, scores, n_labels):
+        """Add the log-odds of the mean of the members' sigmoids."""
+        opposite = [self.add("Neg", x) for x in scores]
+        # -log(sigmoid(z)) is softplus(-z), and -log(1 - sigmoid(z)) is softplus(z).
+        in_favour, against = (
+            self.add_log_sum([self.add("Neg", self.add("Softplus", x)) for x in each], n_labels)
+            for each in (opposite, scores)
+        )
+        return self.add("Sub", in_favour, against)
+
+    def add_log_sum(self, log_probas, n_columns):
+        """Add the logarithms of the sums of what is given by logarithms."""
+        shape = np.array([1, -1, n_columns])
         stack = [self.add("Reshape", x, shape) for x in log_probas]
         return self.add_log_sum_exp(self.add("Concat", *stack, axis=0), axis=0)
 

@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_kernel_threads import make_state
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits as compute_label_loss
 
 from skdisk import _kernel as kernel
 from skdisk._kernel import Data, Network, Settings
@@ -41,6 +42,7 @@ ACTIVATIONS = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
+both_outputs = pytest.mark.parametrize("output", ["softmax", "sigmoid"])
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,8 @@ def make_data(network, n_rows, seed=0, *, weights=False):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n_rows, network.layer_sizes[0])).astype(np.float32)
     y = (np.abs(X).max(axis=1) * 100).astype(np.int64) % network.layer_sizes[-1]
+    if network.output == "sigmoid":
+        y = (np.abs(X[:, [0]]) * 2.0 ** np.arange(network.layer_sizes[-1]) % 1 < 0.5).astype("f4")
     row_weights = rng.uniform(0.5, 1.5, n_rows).astype(np.float32) if weights else None
     return Data(X, y, row_weights, rng.integers(-(2**63), 2**63, n_rows))
 
@@ -118,7 +122,10 @@ def train_by_autograd(
                 A = layer(A)
                 if masks and i % 2:
                     A = A * masks[i // 2]
-            nll = nn.functional.cross_entropy(A, y[rows], reduction="none")
+            if network.output == "softmax":
+                nll = nn.functional.cross_entropy(A, y[rows], reduction="none")
+            else:
+                nll = compute_label_loss(A, y[rows].to(dtype), reduction="none").sum(dim=1)
             loss = (nll * weights[rows]).sum() / len(rows)
             optimizer.zero_grad()
             loss.backward()
@@ -170,9 +177,11 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("how", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_parameters_and_losses_are_those_of_autograd(activation, how):
-    network = Network((7, 20, 33, 4), activation)
+@pytest.mark.parametrize(
+    ("activation", "output"), [*((name, "softmax") for name in ACTIVATIONS), ("tanh", "sigmoid")]
+)
+def test_parameters_and_losses_are_those_of_autograd(activation, output, how):
+    network = Network((7, 20, 33, 4), activation, output)
     data, orders = make_data(network, 90, weights=True), make_orders(90, 5)
     learning_rates = np.linspace(1, 0.2, 5) * (0.05 if how.optimizer == "sgd" else 1e-3)
     seeds = np.array([5, -1, 2**62, 0, 77])
@@ -195,6 +204,7 @@ def test_instruction_sets_that_fuse_give_equal_bits(seed):
     network = Network(
         (int(rng.integers(1, 60)), *map(int, hidden), int(rng.integers(2, 30))),
         str(rng.choice(list(ACTIVATIONS))),
+        str(rng.choice(["softmax", "sigmoid"])),
     )
     how = Settings(
         batch_size=int(rng.integers(1, 70)),
@@ -227,15 +237,21 @@ def test_instruction_sets_that_fuse_give_equal_bits(seed):
     n_classes=st.integers(1, 12),
     n_rows=st.integers(1, 90),
     batch_size=st.integers(1, 100),
+    output=st.sampled_from(["softmax", "sigmoid"]),
 )
-@example(n_features=1, hidden=[1], n_classes=2, n_rows=1, batch_size=1)
-@example(n_features=5, hidden=[], n_classes=1000, n_rows=40, batch_size=16)
+@example(n_features=1, hidden=[1], n_classes=2, n_rows=1, batch_size=1, output="softmax")
+@example(n_features=1, hidden=[1], n_classes=1, n_rows=1, batch_size=1, output="sigmoid")
+@example(n_features=5, hidden=[], n_classes=1000, n_rows=40, batch_size=16, output="softmax")
+@example(n_features=5, hidden=[], n_classes=100, n_rows=40, batch_size=16, output="sigmoid")
 # Matrices that are multiplied block by block: their rows, and the rows of the batch.
-@example(n_features=2100, hidden=[70], n_classes=3, n_rows=50, batch_size=50)
-@example(n_features=3, hidden=[900, 80], n_classes=3, n_rows=40, batch_size=20)
-@example(n_features=3, hidden=[80, 9], n_classes=3, n_rows=1300, batch_size=1200)
-def test_networks_and_batches_may_have_any_size(n_features, hidden, n_classes, n_rows, batch_size):
-    network, how = Network((n_features, *hidden, n_classes), "tanh"), Settings(batch_size)
+@example(n_features=2100, hidden=[70], n_classes=3, n_rows=50, batch_size=50, output="softmax")
+@example(n_features=3, hidden=[900, 80], n_classes=3, n_rows=40, batch_size=20, output="softmax")
+@example(n_features=3, hidden=[80, 9], n_classes=3, n_rows=1300, batch_size=1200, output="softmax")
+@example(n_features=3, hidden=[80, 9], n_classes=3, n_rows=1300, batch_size=1200, output="sigmoid")
+def test_networks_and_batches_may_have_any_size(
+    n_features, hidden, n_classes, n_rows, batch_size, output
+):
+    network, how = Network((n_features, *hidden, n_classes), "tanh", output), Settings(batch_size)
     data, orders = make_data(network, n_rows), make_orders(n_rows, 2)
     learning_rates = np.array([0.05, 0.02])
     parameters, losses = train_by_autograd(
@@ -320,9 +336,10 @@ def test_values_of_a_sparse_row_that_share_a_place_are_added():
     assert_equal_bits(*scores)
 
 
+@both_outputs
 @pytest.mark.parametrize("instruction_set", SETS)
-def test_rows_without_weight_do_no_harm(instruction_set):
-    network, how = Network((2, 5, 2)), Settings(4)
+def test_rows_without_weight_do_no_harm(instruction_set, output):
+    network, how = Network((2, 5, 2), output=output), Settings(4)
     data = make_data(network, 8)._replace(row_weights=np.zeros(8, dtype=np.float32))
     state, training = train(network, how, data, make_orders(8, 2), np.ones(2), instruction_set)
     assert_equal_bits(state.parameters, make_parameters(network))
@@ -362,12 +379,16 @@ def test_divergence_is_seen_in_weights_whose_losses_are_finite(instruction_set):
 @pytest.mark.parametrize(
     ("scores", "bad_loss"), [([3e38, -3e38], np.inf), ([np.nan, 0], np.nan), ([0, np.nan], np.nan)]
 )
+@pytest.mark.parametrize(
+    ("output", "labels"),
+    [("softmax", np.array([1, 1, 1])), ("sigmoid", np.array([[0, 1]] * 3, dtype=np.float32))],
+)
 def test_divergence_is_seen_in_losses_whose_weights_are_as_before(
-    scores, bad_loss, instruction_set
+    scores, bad_loss, output, labels, instruction_set
 ):
     """The biases of a network without inputs are its scores; a learning rate of 0 keeps them."""
-    network, how = Network((1, 2)), Settings(2)
-    data = Data(np.zeros((3, 1), dtype=np.float32), np.array([1, 1, 1]))
+    network, how = Network((1, 2), output=output), Settings(2)
+    data = Data(np.zeros((3, 1), dtype=np.float32), labels)
     state = make_state(network, how)
     state.parameters[2:] = scores
     before = state.parameters.copy()
@@ -379,10 +400,11 @@ def test_divergence_is_seen_in_losses_whose_weights_are_as_before(
     assert_equal_bits(state.parameters, before)
 
 
+@both_outputs
 @pytest.mark.parametrize("instruction_set", SETS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_no_activation_swallows_nan(activation, instruction_set):
-    network = Network((2, 5, 5, 3), activation)
+def test_no_activation_swallows_nan(activation, instruction_set, output):
+    network = Network((2, 5, 5, 3), activation, output)
     data = make_data(network, 7)
     data.X[3, 1] = np.nan
     scores = kernel.compute_outputs(
@@ -405,11 +427,21 @@ def test_predictions_are_those_of_the_module(activation, instruction_set):
         hidden = module[:2](torch.from_numpy(X).double()).numpy()
         scores = module(torch.from_numpy(X).double())
     expected = {
-        "log_proba": scores.log_softmax(1).numpy(),
-        "proba": scores.softmax(1).numpy(),
+        ("softmax", "log_proba"): scores.log_softmax(1),
+        ("softmax", "proba"): scores.softmax(1),
+        ("softmax", "scores"): scores,
+        ("sigmoid", "log_proba"): nn.functional.logsigmoid(scores),
+        ("sigmoid", "proba"): scores.sigmoid(),
+        ("sigmoid", "scores"): scores,
     }
-    for form, values in expected.items():
-        out = kernel.predict(network, parameters, X, form=form, instruction_set=instruction_set)
+    for (output, form), values in expected.items():
+        out = kernel.predict(
+            network._replace(output=output),
+            parameters,
+            X,
+            form=form,
+            instruction_set=instruction_set,
+        )
         np.testing.assert_allclose(out, values, rtol=2e-5, atol=2e-6)
     for layer, values in [(1, hidden), (None, scores.numpy())]:
         out = kernel.compute_outputs(
@@ -437,16 +469,21 @@ def test_activations_are_right_to_few_units_in_the_last_place(activation, instru
     np.testing.assert_allclose(values, expected, rtol=1e-5 if activation == "gelu" else 4e-7)
 
 
+@both_outputs
 @pytest.mark.parametrize("instruction_set", SETS)
-def test_a_softmax_of_float32_scores_is_exact_in_float64(instruction_set):
-    network = Network((4, 4))
+def test_probabilities_of_float32_scores_are_exact_in_float64(instruction_set, output):
+    network = Network((4, 4), output=output)
     parameters = np.r_[np.eye(4, dtype=np.float32).ravel(), np.zeros(4, dtype=np.float32)]
     rng = np.random.default_rng(0)
     scores = np.exp(rng.uniform(-20, 8, (500, 4))) * rng.choice([-1, 1], (500, 4))
     scores = scores.astype(np.float32)
-    # Which keeps the digits of logarithms near 0, as the one of torch does not.
-    log_proba = log_softmax(scores.T).T
-    for form, expected in [("log_proba", log_proba), ("proba", np.exp(log_proba))]:
+    if output == "softmax":
+        # Which keeps the digits of logarithms near 0, as the one of torch does not.
+        log_proba = log_softmax(scores.T).T
+    else:
+        log_proba = scipy.special.log_expit(scores.astype(np.float64))
+    forms = {"log_proba": log_proba, "proba": np.exp(log_proba), "scores": scores}
+    for form, expected in forms.items():
         out = kernel.predict(
             network, parameters, scores, form=form, instruction_set=instruction_set
         )
@@ -481,10 +518,21 @@ def test_predictions_are_finite_where_scores_are(instruction_set):
     loss, _ = kernel.evaluate(network, parameters, Data(X, np.array([1, 0, 0])), **get)
     assert loss == pytest.approx(2e38)
 
+    network = network._replace(output="sigmoid")
+    log_proba = kernel.predict(network, parameters, X, **get)
+    np.testing.assert_allclose(log_proba, np.minimum(X, 0) - math.log(2) * (abs(X) < 1))
+    proba = kernel.predict(network, parameters, X, form="proba", **get)
+    np.testing.assert_array_equal(proba, (1 + np.sign(X) * (abs(X) > 1)) / 2)
+    # The label that a row has against 3e38, and those that it has not.
+    targets = np.array([[0, 0, 1], [0, 0, 0], [1, 1, 1]], dtype=np.float32)
+    loss, _ = kernel.evaluate(network, parameters, Data(X, targets), **get)
+    assert loss == pytest.approx(1e38)
 
+
+@both_outputs
 @pytest.mark.parametrize("instruction_set", SETS)
-def test_a_prediction_does_not_depend_on_company_and_place(instruction_set):
-    network = Network((3, 40, 20, 5), "gelu")
+def test_a_prediction_does_not_depend_on_company_and_place(instruction_set, output):
+    network = Network((3, 40, 20, 5), "gelu", output)
     X, parameters = make_data(network, 75).X, make_parameters(network)
 
     def predict(rows):
@@ -521,6 +569,37 @@ def test_an_evaluation_is_the_mean_loss_and_the_weight_of_right_answers(n_rows, 
         assert n_right == pytest.approx((right * (1 if weights is None else weights)).sum())
 
 
+@pytest.mark.parametrize("instruction_set", SETS)
+@pytest.mark.parametrize("n_rows", [1, 5, 70])
+def test_an_evaluation_of_labels_sums_up_their_losses(n_rows, instruction_set):
+    network = Network((4, 9, 3), output="sigmoid")
+    data, parameters = make_data(network, n_rows, weights=True), make_parameters(network)
+    scores = kernel.predict(network, parameters, data.X, form="scores")
+    nll = -scipy.special.log_expit(np.where(data.labels, scores, -scores)).sum(axis=1)
+    right = ((scores > 0) == data.labels).all(axis=1)
+    for weights in (None, data.row_weights):
+        loss, n_right = kernel.evaluate(
+            network,
+            parameters,
+            data._replace(row_weights=weights),
+            instruction_set=instruction_set,
+        )
+        assert loss == pytest.approx(np.average(nll, weights=weights), rel=1e-5)
+        assert n_right == pytest.approx((right * (1 if weights is None else weights)).sum())
+
+
+@pytest.mark.parametrize("instruction_set", SETS)
+def test_a_score_of_zero_says_that_a_label_is_not_there(instruction_set):
+    network, X = Network((1, 2), output="sigmoid"), np.zeros((4, 1), dtype=np.float32)
+    parameters = np.array([0, 0, 0, -0.0], dtype=np.float32)
+    targets = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float32)
+    loss, n_right = kernel.evaluate(
+        network, parameters, Data(X, targets), instruction_set=instruction_set
+    )
+    assert n_right == 1
+    assert loss == pytest.approx(2 * math.log(2))
+
+
 def test_the_first_of_equal_scores_is_the_answer():
     network, X = Network((1, 3)), np.ones((3, 1), dtype=np.float32)
     parameters = np.zeros(6, dtype=np.float32)
@@ -536,6 +615,7 @@ def make_arguments():
         "instruction_set": SETS[-1],
         "layer_sizes": np.array(network.layer_sizes),
         "activation": "relu",
+        "output": "softmax",
         "parameters": state.parameters,
         "memory0": state.memory["momentum_buffer"],
         "memory1": None,
@@ -594,6 +674,8 @@ NONSENSE = [
     ("instruction_set", lambda v, a: None, TypeError, "must be str, not None"),
     ("activation", lambda v, a: "swish", ValueError, "activation must be one of relu, tanh"),
     ("activation", lambda v, a: "relu\0", ValueError, "null character"),
+    ("output", lambda v, a: "logistic", ValueError, "output must be one of softmax, sigmoid. Got"),
+    ("output", lambda v, a: "sigmoid", TypeError, "labels must be an array of float32"),
     ("optimizer", lambda v, a: "lbfgs", ValueError, "optimizer must be one of sgd, adam, adamw"),
     ("layer_sizes", lambda v, a: v[:1], ValueError, "layer_sizes must have 2 to"),
     (
@@ -616,7 +698,7 @@ NONSENSE = [
     ),
     ("layer_sizes", lambda v, a: change(v, 1, 2**62), ValueError, "layer_sizes are too large"),
     ("layer_sizes", lambda v, a: change(v, 0, 2**63 - 1), ValueError, "layer_sizes are too large"),
-    ("layer_sizes", lambda v, a: change(v, 2, 2**31), ValueError, "at most 2147483647 classes"),
+    ("layer_sizes", lambda v, a: change(v, 2, 2**31), ValueError, "at most 2147483647 outputs"),
     (
         "layer_sizes",
         lambda v, a: change(v, 0, 4),
@@ -742,6 +824,37 @@ def make_csr_arguments():
     return arguments | {"values": csr.data, "indices": csr.indices, "indptr": csr.indptr}
 
 
+def make_sigmoid_arguments():
+    labels = np.arange(20, dtype=np.float32).reshape(10, 2) % 3 // 2
+    return make_arguments() | {"output": "sigmoid", "labels": labels}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (lambda v: change(v, (3, 1), 2), ValueError, "labels must be 0 or 1. Got 2"),
+        (lambda v: change(v, (0, 0), 0.5), ValueError, "labels must be 0 or 1. Got 0.5"),
+        (lambda v: change(v, (9, 1), np.nan), ValueError, "labels must be 0 or 1. Got nan"),
+        (
+            lambda v: v[:, :1].copy(),
+            ValueError,
+            r"labels must have the shape \(10, 2\). Got \(10, ",
+        ),
+        (lambda v: v[1:], ValueError, r"labels must have the shape \(10, 2\). Got \(9, 2\)"),
+        (lambda v: v[:, 0].copy(), ValueError, "labels must have 2 dimensions. Got 1"),
+        (lambda v: v.astype(int), TypeError, "labels must be an array of float32"),
+        (np.asfortranarray, ValueError, "labels must be C-contiguous"),
+    ],
+)
+def test_nonsense_among_several_labels_is_refused(spoil, error, words):
+    arguments = make_sigmoid_arguments()
+    arguments["labels"] = spoil(arguments["labels"])
+    before = copy_arrays(arguments)
+    with pytest.raises(error, match=words):
+        kernel.trainer._compiled.train(**arguments)
+    assert copy_arrays(arguments) == before
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "words"),
     [
@@ -770,7 +883,9 @@ JUNK = st.one_of(
     st.binary(max_size=9),
     st.builds(
         lambda shape, dtype, value: np.full(shape, value).astype(dtype),
-        st.sampled_from([(), (0,), (1,), (3,), (10,), (26,), (2, 10), (10, 3), (0, 3), (1, 1, 1)]),
+        st.sampled_from(
+            [(), (0,), (1,), (3,), (10,), (26,), (2, 10), (10, 2), (10, 3), (0, 3), (1, 1, 1)]
+        ),
         st.sampled_from("?bBhiqQefdFOUV"),
         st.sampled_from([-1, 0, 1, 2, 9, 10**4]),
     ),
@@ -781,7 +896,11 @@ JUNK = st.one_of(
 @given(
     junk=st.dictionaries(st.sampled_from(sorted(make_arguments())), JUNK, min_size=1, max_size=3)
 )
-@pytest.mark.parametrize("make", [make_arguments, make_csr_arguments], ids=["dense", "sparse"])
+@pytest.mark.parametrize(
+    "make",
+    [make_arguments, make_csr_arguments, make_sigmoid_arguments],
+    ids=["dense", "sparse", "sigmoid"],
+)
 def test_drawn_nonsense_is_refused_or_makes_sense(make, junk):
     arguments = make() | junk
     before = copy_arrays(arguments)

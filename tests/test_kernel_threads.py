@@ -23,6 +23,7 @@ NETWORKS = [
     (Network((2, 64, 64, 2)), Settings(32, momentum=0.9, nesterov=True)),
     (Network((2, 16, 16, 3), "gelu"), Settings(5, optimizer="adam", dropout=(0.2, 0.5))),
     (Network((2, 5)), Settings(8, max_norm=0.1)),
+    (Network((2, 8, 3), output="sigmoid"), Settings(7, momentum=0.9)),
 ]
 
 
@@ -37,7 +38,10 @@ def train(network, how, seed, instruction_set):
     """Train a network, predict, and return all that comes of it."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((200, 2)).astype(np.float32)
-    data = Data(X, (X[:, 0] > 0).astype(np.int64), None, rng.integers(-(2**63), 2**63, 200))
+    labels = (X[:, 0] > 0).astype(np.int64)
+    if network.output == "sigmoid":
+        labels = np.repeat(labels[:, None], network.layer_sizes[-1], axis=1).astype(np.float32)
+    data = Data(X, labels, None, rng.integers(-(2**63), 2**63, 200))
     orders = np.array([rng.permutation(200) for _ in range(4)])
     parts = [rng.uniform(-1, 1, m * (n + 1)) / math.sqrt(n) for n, m in pairwise(network[0])]
     state = make_state(network, how, np.concatenate(parts).astype(np.float32))

@@ -59,6 +59,19 @@ def test_output_is_the_log_softmax_of_the_layers(activation):
     torch.testing.assert_close(output.exp().sum(dim=1), torch.ones(10))
 
 
+def test_with_sigmoids_the_output_is_the_scores():
+    module, other = (
+        MLP(5, 3, (4, 6), output=output, generator=torch.Generator().manual_seed(0))
+        for output in ("sigmoid", "softmax")
+    )
+    X = torch.randn(10, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(functional.log_softmax(module(X), dim=1), other(X))
+    assert not torch.allclose(module(X), other(X))
+    assert len(get_parameters(module)) == 6
+    module.layers[-1] = nn.LogSoftmax(dim=-1)
+    assert get_parameters(module) is None
+
+
 def test_initial_weights_are_those_of_nn_linear():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

@@ -35,7 +35,7 @@ BLANK = b"0" * 64
 # What parameters may ask for that no fit after this one can do.
 REFUSED_LATER = (
     *("go on with the network of the earlier fit", "class_weight", "of memory"),
-    "fused=True is not possible",
+    *("fused=True is not possible", "that of the earlier fit had"),
 )
 
 
@@ -165,8 +165,7 @@ def change_value(rng, description):
         parent[rng.choice([*map(str, VALUES[-30:]), key + "_", "x"])] = parent.pop(key)
     elif kind < 0.6 and isinstance(parent, list):
         parent.insert(key, copy.deepcopy(rng.choice([*VALUES, parent[key]])))
-    elif kind < 0.7 and isinstance(parent[key], int | float):
-        value = parent[key]
+    elif kind < 0.7 and isinstance(value := parent[key], int | float) and not abs(value) > 1e300:
         parent[key] = rng.choice([-value, value + 1, value - 1, 1e10 * value, float(value)])
     else:
         parent[key] = copy.deepcopy(rng.choice(VALUES))
@@ -248,6 +247,7 @@ SAVED = {
     "lbfgs": {"optimizer": "lbfgs", "weight_decay": 0.1, "lr": "auto", "lr_schedule": "plateau"},
     "bools": {"hidden_layer_sizes": (), "labels": [False, True], "rows": X},
     "floats": {"hidden_layer_sizes": [3, 2], "labels": [0.0, 2.0, 9.0], "activation": "gelu"},
+    "several labels": {"labels": [[0, 1], [1, 1], [0, 0]], "momentum": 0.9},
 }
 
 
@@ -266,7 +266,7 @@ def limited_memory():
 
 
 def save_one(make_clf, path, labels=("in", "out"), rows=FRAME, **params):
-    y = np.resize(np.array(labels), 40) if len(labels) > 2 else np.array(labels)[Y]
+    y = np.array(labels)[np.arange(40) % len(labels) if len(labels) > 2 else Y]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         make_clf(**params).fit(rows, y).save(path)
@@ -289,7 +289,10 @@ def assert_works(clf, path):
     np.testing.assert_array_equal(again.predict_proba(rows), proba)
     pd.testing.assert_frame_equal(again.history_, clf.history_)
     try:
-        clf.partial_fit(rows, np.resize(clf.classes_, 40))
+        is_multilabel = clf.predict(rows).ndim == 2
+        clf.partial_fit(
+            rows, np.eye(40, len(clf.classes_)) if is_multilabel else np.resize(clf.classes_, 40)
+        )
     except ValueError as error:
         # As it is refused after set_params.
         if not any(words in str(error) for words in REFUSED_LATER):

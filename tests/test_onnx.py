@@ -45,6 +45,7 @@ LABELS = {
     "large ints": N * 10**12,
     "bools": N > 0,
     "floats": N.astype(float),
+    "several a row": (N[:, None] >> [0, 1]) & 1,
 }
 
 
@@ -124,7 +125,7 @@ def test_zipmap_maps_labels_to_probabilities():
 
 
 @pytest.mark.parametrize("estimator", [CLF, ENSEMBLE], ids=["classifier", "ensemble"])
-@pytest.mark.parametrize("name", ["one class", "two classes", "many classes"])
+@pytest.mark.parametrize("name", ["one class", "two classes", "many classes", "several a row"])
 def test_raw_scores_are_those_of_decision_function(estimator, name):
     pipeline = make_pipeline(StandardScaler(), clone(estimator)).fit(X, LABELS[name])
     options = {id(pipeline[-1]): {"zipmap": False, "raw_scores": True}}
@@ -135,6 +136,15 @@ def test_raw_scores_are_those_of_decision_function(estimator, name):
             expected = np.stack([-expected, expected], axis=1)
         np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(label, pipeline.predict(X))
+
+
+def test_several_labels_a_row_have_a_column_each():
+    clf = clone(CLF).fit(X, LABELS["several a row"])
+    session = start(clf, X)
+    assert [output.shape for output in session.get_outputs()] == [[None, 2], [None, 2]]
+    maps = start(clf, X, {"zipmap": True}).run(None, {"X": X})[1]
+    assert list(maps[0]) == [0, 1]
+    np.testing.assert_allclose(pd.DataFrame(maps), clf.predict_proba(X), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

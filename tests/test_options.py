@@ -379,6 +379,18 @@ def test_lbfgs_says_that_it_has_not_converged(make_clf, disk):
     assert clf.loss_ == pytest.approx(whole.loss_, abs=1e-5)
 
 
+def test_lbfgs_leaves_what_is_frozen_as_it_is(make_clf, get_weights, disk):
+    class Freeze(Callback):
+        def on_train_begin(self, net, **kwargs):
+            net.module_.layers[0].requires_grad_(False)
+
+    params = {"optimizer": "lbfgs", "lr": "auto", "weight_decay": 0.1, "max_epochs": 50}
+    clf = make_clf(**params, callbacks=[Freeze()]).fit(*disk)
+    before = get_weights(make_clf(lr=1e-30, max_epochs=1).fit(*disk))
+    equal = [*map(np.array_equal, get_weights(clf), before)]
+    assert equal == [True, True, False, False]
+
+
 def test_lbfgs_keeps_the_best_epoch_with_early_stopping(make_clf):
     X, y = make_disk(300, flip_y=0.2, random_state=0)
     clf = make_clf(hidden_layer_sizes=64, optimizer="lbfgs", lr="auto", max_epochs=50)
@@ -572,11 +584,17 @@ def test_memory_is_kept_where_its_options_only_change(
     assert not np.allclose(get_weights(clf)[0], get_weights(other)[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, "lbfgs"])
-def test_lbfgs_ends_where_it_finds_no_finite_loss(make_clf, disk, optimizer):
+@pytest.mark.parametrize(
+    ("optimizer", "weight_decay"), [(torch.optim.LBFGS, 0.0), ("lbfgs", 0.0), ("lbfgs", 0.1)]
+)
+def test_lbfgs_ends_where_it_finds_no_finite_loss(make_clf, disk, optimizer, weight_decay):
     # Its steps go on until they find a minimum, or have been tried so often: here, for ever.
     clf = make_clf(
-        optimizer=optimizer, optimizer_params={"max_iter": 2**62}, lr=1e38, max_epochs=2
+        optimizer=optimizer,
+        optimizer_params={"max_iter": 2**62},
+        weight_decay=weight_decay,
+        lr=1e38,
+        max_epochs=2,
     )
     with pytest.warns(ConvergenceWarning, match="diverged in epoch 1"):
         clf.fit(*disk)

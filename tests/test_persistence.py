@@ -470,6 +470,12 @@ GOLDEN = {
         [0.20534376, 0.20534376, 0.22135302, 0.56281803, 0.3459531],
         [0.69276114, 0.61690656, 0.56741472, 0.54443696],
     ),
+    # Several labels a row.
+    "labels": (
+        [0, 1, 2],
+        [0.4596805, 0.50455508, 0.41031617, 0.38891599, 0.55530301],
+        [2.02381719, 1.92572449, 1.73649219, 1.5363871],
+    ),
 }
 
 
@@ -490,7 +496,9 @@ def test_files_of_every_version_are_read(disk, name):
     np.testing.assert_allclose(clf.loss_curve_, losses, atol=1e-6)
     assert clf.classes_.tolist() == classes
     assert (clf.hidden_layer_sizes, clf.lr, clf.max_epochs) == ((4, 3), 0.1, 4)
-    assert clf.partial_fit(X, np.array(classes)[disk[1]]).n_iter_ == 5
+    labels = clf.predict(X)
+    assert (labels.shape, clf.score(X, labels)) == ((200, 3) if "labels" in name else (200,), 1)
+    assert clf.partial_fit(X, labels).n_iter_ == 5
 
 
 TRUSTED = ["skdisk._classifier.MLPDiskClassifier"]
@@ -804,7 +812,7 @@ def test_a_missing_file_is_python_s_own_error(path):
 def test_a_newer_format_asks_for_a_newer_skdisk(make_clf, disk, path):
     make_clf().fit(*disk).save(path)
     rewrite(path, lambda metadata, _: metadata.update(format_version="12", skdisk_version="9.8"))
-    with pytest.raises(ValueError, match=r"version 12, while .* up to 3.* 9\.8: upgrade skdisk"):
+    with pytest.raises(ValueError, match=r"version 12, while .* up to 4.* 9\.8: upgrade skdisk"):
         MLPDiskClassifier.load(path)
 
 
@@ -848,6 +856,11 @@ HOSTILE = {
     "deep": (["params", "class_weight"], nest(100), "more than 20 levels deep"),
     "very deep": (["params", "class_weight"], nest(100_000), "RecursionError"),
     "slow keys": (["params", "class_weight"], {"$dict": [[nest(1), 1]]}, "a key is no key"),
+    "output": (
+        ["settings", "output"],
+        "softmin",
+        "'output' parameter of the settings in the file",
+    ),
     "not there": (["state", "generator"], {"$tensor": "no"}, "the tensor 'no' is not there"),
     "twice": (
         ["state", "parameters"],
@@ -878,6 +891,18 @@ def test_hostile_content_is_refused_in_words(make_clf, disk, path, place, value,
         MLPDiskClassifier.load(path)
     # In kilobytes.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_several_labels_a_row_have_numbers_and_a_file_of_version_4(make_clf, disk, path):
+    X, y = disk
+    make_clf().fit(X, np.array(["in", "out"])[y]).save(path)
+    rewrite(path, lambda _, description: set_at(description, ["settings", "output"], "sigmoid"))
+    with pytest.raises(ValueError, match="the classes of several labels a row are not the num"):
+        MLPDiskClassifier.load(path)
+    make_clf().fit(X, np.c_[y, y]).save(path)
+    rewrite(path, lambda metadata, _: metadata.update(format_version="3"))
+    with pytest.raises(ValueError, match="the settings have an output"):
+        MLPDiskClassifier.load(path)
 
 
 # Tensors that differ from those that belong there.

@@ -1,25 +1,21 @@
 """The playground trains the network that its Python lines train, and works in a browser."""
 
-import functools
-import http.server
 import json
 import shutil
 import subprocess
-import threading
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
 from skorch.callbacks import Callback
 
-from skdisk import MLPDiskClassifier
-
 PLAYGROUND = Path(__file__).parent.parent / "playground"
 NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium")
 
 needs_node = pytest.mark.skipif(NODE is None, reason="JavaScript is run by node; there is none")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open pages in")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium to open pages in"
+)
 
 
 def run_in_node(program, *arguments):

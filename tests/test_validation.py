@@ -233,7 +233,7 @@ BAD = {
     "NaN": ({"X_val": [[0.0, np.nan]], "y_val": [0]}, "Input X_val contains NaN"),
     "text": ({"X_val": [["a", 1]], "y_val": [0]}, r"X_val has columns that are not numbers: \[0"),
     "missing label": ({"X_val": [[0.0, 0.0]], "y_val": [None]}, "Input y_val contains NaN"),
-    "two labels": ({"X_val": [[0.0, 0.0]], "y_val": [[0, 1]]}, "y_val should be a 1d array"),
+    "two labels": ({"X_val": [[0.0, 0.0]], "y_val": [[0, 1]]}, "y_val has a matrix of 0 and 1"),
     "lengths": ({"X_val": [[0.0, 0.0]], "y_val": [0, 1]}, "inconsistent numbers of samples"),
     "no rows": ({"X_val": np.empty((0, 2)), "y_val": []}, "0 sample"),
 }

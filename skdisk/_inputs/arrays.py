@@ -1,10 +1,11 @@
 """From what users hold their data in to NumPy arrays: of real numbers, and of labels.
 
 What another library raises on the way becomes an error in words here, and nowhere else. Labels
-stay what they were until `encode_labels` gives the network their positions among the classes.
+stay what they were until `encode_labels` gives the network their positions among the classes. An
+indicator matrix says which of several labels each row has: float32, 0 or 1, a column a label.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set, Sized
 
 import numpy as np
 import pandas as pd
@@ -78,23 +79,29 @@ def find_fault(array):
 
 
 def check_labels(y, X, name="y"):
-    """Check the labels of the rows `X`; return an array of shape (n_samples,)."""
+    """Check the labels of the rows `X`: an array of shape (n_samples,), or an indicator matrix."""
     labels = _as_labels(y, name)
     check_consistent_length(X, labels)
     assert_all_finite(labels, input_name=name)
-    return column_or_1d(labels, input_name=name, warn=True)
+    return labels if _has_columns(labels) else column_or_1d(labels, input_name=name, warn=True)
+
+
+def _has_columns(values):
+    return values.ndim == 2 and values.shape[1] > 1
 
 
 def _as_labels(y, name):
     """Make an array in which each label is what it was, and refuse what no label can be.
 
-    A column stays one, for which scikit-learn has a warning. The dtype is of one of the `KINDS`,
-    or objects that are strings.
+    A column stays one, for which scikit-learn has a warning; several become an indicator matrix.
+    The dtype of labels is of one of the `KINDS`, or objects that are strings.
     """
     if y is None:
         raise ValueError(
             f"The estimator requires {name} to be passed, but the target {name} is None."
         )
+    if sparse.issparse(y) and _has_columns(y):
+        return _as_indicator(y.toarray(), name)
     if sparse.issparse(y):
         raise TypeError(f"Sparse data was passed for {name}. Use {name}.toarray().ravel().")
     if isinstance(y, pd.DataFrame) and y.shape[1] == 1:
@@ -103,13 +110,21 @@ def _as_labels(y, name):
         codes = pd.Categorical(y).codes
         _check_missing(codes < 0, name)
         return _as_labels(y.dtype.categories, name)[codes]
+    if _lists_labels(y):
+        raise ValueError(
+            f"{name} lists the labels of each row. Several labels a row are given as a matrix of "
+            "0 and 1, with a column for each label: sklearn.preprocessing.MultiLabelBinarizer "
+            "makes it of such lists."
+        )
     labels = as_array(y, name)
     if labels.ndim == 2 and labels.shape[1] == 1:
         return _as_labels(labels[:, 0], name)[:, np.newaxis]
+    if _has_columns(labels):
+        return _as_indicator(labels, name)
     if labels.ndim != 1:
         raise ValueError(
-            f"{name} should be a 1d array, got an array of shape {labels.shape} instead. For "
-            "several labels per row use sklearn.multioutput.MultiOutputClassifier."
+            f"{name} should be a 1d array, got an array of shape {labels.shape} instead: give one "
+            "label a row, or, for several, a matrix of 0 and 1 with a column for each label."
         )
     if labels.dtype.kind != "V":
         _check_missing(pd.isna(labels), name)
@@ -122,6 +137,32 @@ def _as_labels(y, name):
         # Of numbers and strings NumPy makes strings.
         cells = list(y)
     return _settle_dtype(labels, cells, name)
+
+
+def _lists_labels(y):
+    """Tell whether a sequence has sets of labels, or sequences of different lengths."""
+    if not (isinstance(y, Sequence) and y and isinstance(y[0], Set | list | tuple)):
+        return False
+    return (
+        any(isinstance(row, Set) for row in y)
+        or len({len(row) for row in y if isinstance(row, Sized)}) > 1
+    )
+
+
+def _as_indicator(values, name):
+    """Make an indicator matrix of numbers or bools that are 0 and 1."""
+    unknown = values
+    if values.dtype.kind != "V":
+        _check_missing(pd.isna(values), name)
+    if find_fault(values) is None:
+        unknown = values[(values != 0) & (values != 1)]
+    if unknown.size:
+        raise ValueError(
+            f"{name} has {values.shape[1]} columns with values such as {unknown.flat[0]}. "
+            "Several labels a row are given as a matrix of 0 and 1, with a column for each label. "
+            "For columns of other kinds use sklearn.multioutput.MultiOutputClassifier."
+        )
+    return values.astype(np.float32, order="C")
 
 
 def _check_missing(is_missing, name):
@@ -159,7 +200,12 @@ def _settle_dtype(labels, cells, name):
 
 
 def find_classes(y):
-    """Return the sorted labels that occur, each once; refuse continuous numbers."""
+    """Return the sorted labels that occur, each once; refuse continuous numbers.
+
+    Those of an indicator matrix are the numbers of its columns, as scikit-learn has it.
+    """
+    if y.ndim == 2:
+        return np.arange(y.shape[1])
     classes = np.unique(y)
     # Of no other labels has scikit-learn anything to say, and it takes its time.
     if classes.dtype.kind == "f" or 2 * len(classes) > len(y):
@@ -170,7 +216,7 @@ def find_classes(y):
 def check_classes(classes):
     """Check and sort the labels that a user says there are."""
     labels = _as_labels(classes, "classes")
-    if not labels.size:
+    if not labels.size or _has_columns(labels):
         raise ValueError(
             f"classes must be a list of all labels that will ever occur. Got {classes!r}."
         )
@@ -182,8 +228,28 @@ def locate_labels(classes):
     return {label: position for position, label in enumerate(classes)}
 
 
+def check_kind(y, is_indicator, name, reference):
+    """Check that labels are an indicator matrix, or are not, as those of the reference."""
+    kinds = ("one label for each row", "a matrix of 0 and 1 for several labels a row")
+    if (y.ndim == 2) != is_indicator:
+        raise ValueError(
+            f"{name} has {kinds[y.ndim == 2]}; {reference} {kinds[is_indicator]}. Give the same."
+        )
+
+
 def encode_labels(y, classes, name="y"):
-    """Replace each label by its position in `classes`, an int64; refuse those not among them."""
+    """Replace each label by its position in `classes`, an int64; refuse those not among them.
+
+    An indicator matrix, whose columns are the classes, stays what it is.
+    """
+    if y.ndim == 2:
+        if not np.array_equal(classes, np.arange(y.shape[1])):
+            raise ValueError(
+                f"{name} has {y.shape[1]} columns, one for each label, and the classes are "
+                f"{classes.tolist()}. The classes of several labels a row are the numbers of "
+                f"their columns, here np.arange({y.shape[1]})."
+            )
+        return y
     codes, labels = _number_labels(y)
     known = locate_labels(classes)
     positions = np.array([known.get(label, -1) for label in labels])
@@ -208,13 +274,24 @@ def _number_labels(y):
 
 
 def compute_accuracy(y, predicted, weights):
-    """Compute the share, by weights of rows or None, of right labels; refuse another kind."""
-    y = column_or_1d(_as_labels(y, "y"))
+    """Compute the share, by weights of rows or None, of right labels; refuse another kind.
+
+    Of several labels a row all must be right.
+    """
+    y = _as_labels(y, "y")
+    if not _has_columns(y):
+        y = column_or_1d(y)
     check_consistent_length(y, predicted)
+    check_kind(y, predicted.ndim == 2, "y", "that of the fit had")
+    if y.ndim == 2:
+        encode_labels(y, np.arange(predicted.shape[1]))
     kinds = [KINDS.get(labels.dtype.kind, "strings") for labels in (y, predicted)]
     if kinds[0] != kinds[1]:
         raise ValueError(
             f"y has labels that are {kinds[0]}, of dtype {y.dtype}; the classes of the fit are "
             f"{kinds[1]}, of dtype {predicted.dtype}. Convert y to the type that it had in fit."
         )
-    return float(np.average(y == predicted, weights=weights))
+    are_right = y == predicted
+    if y.ndim == 2:
+        are_right = are_right.all(axis=1)
+    return float(np.average(are_right, weights=weights))

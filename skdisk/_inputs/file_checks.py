@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .._compat import Interval, StrOptions, validate_parameter_constraints
-from .._network.mlp import ACTIVATIONS, as_probabilities, as_sizes
+from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes
 from .._training.state import load_optimizer
 from .choices import resolve_device
 
@@ -47,6 +47,7 @@ COUNT = Interval(Integral, 0, MOST, closed="both")
 SIZE = Interval(Integral, 1, 2**62, closed="left")
 SETTINGS = {
     "activation": [StrOptions(set(ACTIVATIONS))],
+    "output": [StrOptions(set(OUTPUTS))],
     "dropout": [tuple],
     "optimizer": [str],
     "optimizer_arguments": [dict],
@@ -192,8 +193,8 @@ def make_feature_names(names, n_features):
     return np.array(names, dtype=object)
 
 
-def check_training(training, optimizer, noted, n_features, n_classes):
-    """Check the description of a training, for so many features and classes.
+def check_training(training, optimizer, noted, n_features, classes):
+    """Check the description of a training, for so many features and these classes.
 
     `optimizer` is the class that the settings name, `noted` what that remembers, in tensors.
     """
@@ -201,7 +202,9 @@ def check_training(training, optimizer, noted, n_features, n_classes):
     check_table(settings, SETTINGS, "the settings")
     check_table(state, STATE, "the state")
     parameters, memory = state["parameters"], state["memory"]
-    n_layers = check_weights(parameters, n_features, n_classes)
+    n_layers = check_weights(parameters, n_features, len(classes))
+    is_right = settings["output"] == "softmax" or classes.tolist() == [*range(len(classes))]
+    expect(is_right, "the classes of several labels a row are not the numbers of the labels")
     dropout = settings["dropout"]
     is_right = isinstance(dropout, tuple) and as_probabilities(dropout, n_layers - 1) == dropout
     expect(is_right, f"dropout of the settings is {dropout!r}, which is no tuple of floats")

@@ -89,9 +89,9 @@ def _as_container(X, name):
             raise ValueError(f"Expected 2D array, got {name} of shape {X.shape}, which is sparse.")
         _check_indices(X, name)
     elif isinstance(X, pd.DataFrame):
-        fills = [getattr(dtype, "fill_value", None) for dtype in X.dtypes]
-        # scikit-learn would make a sparse matrix of it, and pandas does so of zeros only.
-        if fills and None not in fills and any(fill != 0 for fill in fills):
+        # Of sparse columns scikit-learn makes a sparse matrix, which can leave out zeros only.
+        are_sparse = all(isinstance(dtype, pd.SparseDtype) for dtype in X.dtypes)
+        if are_sparse and any(pd.isna(dt.fill_value) or dt.fill_value for dt in X.dtypes):
             X = X.sparse.to_dense()
     elif not (isinstance(X, np.matrix) or hasattr(X, "columns")):
         X = as_array(X, name)

@@ -64,6 +64,12 @@ def compute_class_weights(class_weight, classes, y, sample_weight):
     """
     if class_weight is None:
         return None
+    if y.ndim == 2:
+        raise ValueError(
+            f"class_weight={class_weight!r} is for rows of one label each; those of y have "
+            "several. Use class_weight=None, with sample_weight for what each row counts, or "
+            "sklearn.multioutput.MultiOutputClassifier, which trains a network for each label."
+        )
     if class_weight == "balanced":
         return _balance(classes, y, sample_weight)
     weights = np.ones(len(classes))
@@ -146,13 +152,15 @@ def scale_to_mean_one(weights):
 def hold_out(X, y, sample_weight, fraction, seed):
     """Divide rows into those to train on and those to validate on, class by class.
 
-    Of each class a fraction is held out, at least one row, at most all but one. Which rows these
-    are is a function of their values and the seed, not of their order. Weights that are whole
-    numbers are repetitions: of a row of weight 3, one repetition may be held out and two be
-    trained on, just as of three equal rows. Rows of other weights are kept whole.
+    Rows of several labels are taken as one class. Of each class a fraction is held out, at least
+    one row, at most all but one. Which rows these are is a function of their values and the seed,
+    not of their order. Weights that are whole numbers are repetitions: of a row of weight 3, one
+    repetition may be held out and two be trained on, just as of three equal rows. Rows of other
+    weights are kept whole.
 
     Returns positions of rows, ascending, and their weights, of the two sets.
     """
+    y = y if y.ndim == 1 else np.zeros(len(y))
     weights = np.ones(len(y)) if sample_weight is None else sample_weight
     # Counts are exact up to this sum.
     are_counts = (weights == np.floor(weights)).all() and weights.max() <= 2**53 / len(y)

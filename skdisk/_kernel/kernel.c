@@ -2,20 +2,22 @@
    GCC and Clang; no Python here.
 
    Notation, for a batch of b rows; layer l = 1 ... L has n_l units, n_0 features go in and n_L = C
-   classes come out. Everything lies features first, one column a row of data:
+   classes or labels come out. Everything lies features first, one column a row of data:
 
        A_0   (n_0, b)          the data, transposed
        W_l   (n_l, n_{l-1})    the weights of layer l, and b_l (n_l, 1) its biases
        Z_l = W_l A_{l-1} + b_l
        A_l = f(Z_l) * M_l      for l < L; M_l: dropout, 0 or 1 / (1 - p), without it 1
        S_l = f'(Z_l) * M_l     the slopes, stored on the way forward
-       P   = softmax of Z_L    (C, b), each column sums to 1
-       T                       (C, b), one-hot: T_ij = 1 where row j is of class i
+       P                       (C, b): the softmax of Z_L, each column sums to 1, or the sigmoid
+       T                       (C, b): T_ij = 1 where row j is of class i, or has label i, else 0
        r                       (1, b), the rows' weights over b
 
-   The loss is L = - sum_j r_j log P_{y_j, j}. With D_l = dL / dZ_l the chain rule gives
+   The loss is L = - sum_j r_j log P_{y_j, j} with the softmax, where row j is of class y_j, and
+   L = - sum_ij r_j (T_ij log P_ij + (1 - T_ij) log(1 - P_ij)) with the sigmoid. With
+   D_l = dL / dZ_l the chain rule gives
 
-       D_L     = (P - T) * r                as d(-log P_y) / dZ_i = P_i - T_i
+       D_L     = (P - T) * r                of both; of softmax as d(-log P_y) / dZ_i = P_i - T_i
        D_{l-1} = (W_l^T D_l) * S_{l-1}
        dL/dW_l = D_l A_{l-1}^T              dL/db_l = sum of D_l over its columns
 
@@ -189,7 +191,9 @@ typedef struct {
     int64_t n_steps;
     int64_t room; /* rows of the largest batch, padded to whole panels */
     float *r, *row_losses;
-    int32_t *labels, *row_bits;
+    int32_t *labels; /* of softmax: y */
+    float *T;        /* of sigmoid: T, which lies like Z_L */
+    int32_t *row_bits;
     void *block;
 } Training;
 
@@ -239,7 +243,9 @@ static void lay_out(Training *t, Cursor *cursor) {
     }
     t->r = take(cursor, t->room, 1, sizeof(float));
     t->row_losses = take(cursor, t->room, 1, sizeof(float));
-    t->labels = take(cursor, t->room, 1, sizeof(int32_t));
+    if (t->network->output == SIGMOID)
+        t->T = take(cursor, t->network->sizes[L], t->room, sizeof(float));
+    else t->labels = take(cursor, t->room, 1, sizeof(int32_t));
     t->row_bits = take(cursor, t->room, 1, sizeof(int32_t));
 }
 
@@ -563,6 +569,7 @@ Status kernel_compute_outputs(InstructionSet set, const Network *network, const 
 #define activate_layer       NAME(activate_layer)
 #define go_forward           NAME(go_forward)
 #define derive_loss          NAME(derive_loss)
+#define derive_label_losses  NAME(derive_label_losses)
 #define go_back_to_scores    NAME(go_back_to_scores)
 #define compute_gradient     NAME(compute_gradient)
 #define go_back_through      NAME(go_back_through)
@@ -585,7 +592,10 @@ Status kernel_compute_outputs(InstructionSet set, const Network *network, const 
 #define take_panel           NAME(take_panel)
 #define widen                NAME(widen)
 #define normalise            NAME(normalise)
+#define normalise_each       NAME(normalise_each)
+#define transform            NAME(transform)
 #define is_first_of_largest  NAME(is_first_of_largest)
+#define turn_to_targets      NAME(turn_to_targets)
 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
@@ -1132,9 +1142,9 @@ static void go_forward(const Training *t, Shape shape) {
 
 /* ----------------------------------------------------------------------------- the output layer
 
-   Here is all that knows that the outputs are a softmax, and that one class is right: the loss of
-   a training and its derivative, in float32, and what predictions and evaluations compute of the
-   scores, in float64. */
+   Here is all that knows that the outputs are a softmax, of which one class is right, or sigmoids,
+   of which each is: the loss of a training and its derivative, in float32, and what predictions
+   and evaluations compute of the scores, in float64. */
 
 /* Z <- (P - T) * r, of a panel, and the rows' losses - r log P_y. */
 static void derive_loss(int width, float *Z, int64_t n_classes, const int32_t *labels,
@@ -1159,6 +1169,23 @@ static void derive_loss(int width, float *Z, int64_t n_classes, const int32_t *l
         store(row_losses + v, choose(weight > 0, loss, fill(0)));
     }
     for (int i = 0; i < width * LANES; i++) Z[labels[i] * PANEL + i] -= r[i];
+}
+
+/* The same with the sigmoid: the rows' losses are - r (T log P + (1 - T) log(1 - P)), summed up
+   over the labels: of each log(1 + e^-|z|) + max(z, 0) - T z. */
+static void derive_label_losses(int width, float *Z, int64_t n_labels, const float *T,
+                                const float *r, float *row_losses) {
+    for (int v = 0; v < width * LANES; v += LANES) {
+        Floats sum = {0}, weight = load(r + v), zero = {0}, one = fill(1);
+        for (int64_t c = 0; c < n_labels; c++) {
+            Floats z = load(Z + c * PANEL + v), target = load(T + c * PANEL + v);
+            Floats e = exponential(-(Floats)((Words)z & 0x7FFFFFFFu));
+            Floats p = choose(z < 0, e, one) / (one + e);
+            store(Z + c * PANEL + v, (p - target) * weight);
+            sum += logarithm(one + e) + (choose(z < 0, zero, z) - target * z);
+        }
+        store(row_losses + v, choose(weight > 0, weight * sum, zero));
+    }
 }
 
 /* Logarithms of the softmax of a panel of scores, or the softmax itself, in float64.
@@ -1188,6 +1215,30 @@ static void normalise(int width, const float *Z, int64_t n_classes, Form form, d
     }
 }
 
+/* Logarithms of the sigmoid of a panel of scores, min(z, 0) - log(1 + e^-|z|), or the sigmoid. */
+static void normalise_each(int width, const float *Z, int64_t n_labels, Form form, double *P) {
+    for (int v = 0; v < width * LANES; v += HALF)
+        for (int64_t c = 0; c < n_labels; c++) {
+            Doubles z = widen(Z + c * PANEL + v), zero = {0}, one = fill_doubles(1);
+            Doubles e = exponential_doubles(-(Doubles)((LongWords)z & 0x7FFFFFFFFFFFFFFFu));
+            *(StoredDoubles *)(P + c * PANEL + v) =
+                form == PROBA ? choose_doubles(z < 0, e, one) / (one + e)
+                              : choose_doubles(z < 0, z, zero) - logarithm_plus_one(e);
+        }
+}
+
+/* What a form asks for of a panel of scores. */
+static void transform(Output output, int width, const float *Z, int64_t n, Form form, double *P) {
+    if (form != SCORES) {
+        if (output == SIGMOID) normalise_each(width, Z, n, form, P);
+        else normalise(width, Z, n, form, P);
+        return;
+    }
+    for (int v = 0; v < width * LANES; v += HALF)
+        for (int64_t c = 0; c < n; c++)
+            *(StoredDoubles *)(P + c * PANEL + v) = widen(Z + c * PANEL + v);
+}
+
 /* Whether the score of class y is the first of the largest, of row i of a panel. */
 INLINE bool is_first_of_largest(const float *Z, int64_t n_classes, int64_t y, int64_t i) {
     bool is_it = true;
@@ -1197,14 +1248,26 @@ INLINE bool is_first_of_largest(const float *Z, int64_t n_classes, int64_t y, in
     return is_it;
 }
 
+/* Z <- -Z where T is 0, so that the sigmoid is the probability of what is right; of n_rows rows,
+   whose T lie one after another. */
+static void turn_to_targets(float *Z, const float *T, int64_t n_rows, int64_t n_labels) {
+    for (int64_t i = 0; i < n_rows; i++)
+        for (int64_t c = 0; c < n_labels; c++)
+            if (T[i * n_labels + c] == 0) Z[c * PANEL + i] = -Z[c * PANEL + i];
+}
+
 /* D_L = (P - T) * r; returns the loss. */
 static float go_back_to_scores(const Training *t, Shape shape) {
     const Layer *last = t->layers + t->network->n_layers;
     Floats parts[N_PARTS] = {{0}};
     for (int64_t panel = 0; panel < shape.n_panels; panel++) {
+        int64_t n = last->n_units, at = panel * n * PANEL;
+        float *Z = last->A + at, *r = t->r + panel * PANEL;
         float *row_losses = t->row_losses + panel * PANEL;
-        derive_loss(width_of(shape, panel), last->A + panel * last->n_units * PANEL, last->n_units,
-                    t->labels + panel * PANEL, t->r + panel * PANEL, row_losses);
+        if (t->network->output == SIGMOID)
+            derive_label_losses(width_of(shape, panel), Z, n, t->T + at, r, row_losses);
+        else
+            derive_loss(width_of(shape, panel), Z, n, t->labels + panel * PANEL, r, row_losses);
         for (int v = 0; v < width_of(shape, panel); v++)
             parts[part_of(panel, v)] += load(row_losses + v * LANES);
     }
@@ -1325,12 +1388,17 @@ static void take_batch(const Training *t, Shape shape, const int64_t *positions,
     const Data *data = t->data;
     const Layer *input = t->layers;
     int64_t n_padded = round_up(shape.n_rows, LANES);
+    int64_t n_outputs = t->network->sizes[t->network->n_layers];
     float b = (float)shape.n_rows;
     for (int64_t i = 0; i < n_padded; i++) {
         bool is_there = i < shape.n_rows;
         int64_t row = positions[is_there ? i : 0];
         gather_row(&data->X, row, input->AT + i * PANEL, PANEL, t->room * PANEL);
-        t->labels[i] = (int32_t)data->labels[row];
+        if (data->targets)
+            for (int64_t c = 0; c < n_outputs; c++)
+                t->T[(i / PANEL * n_outputs + c) * PANEL + i % PANEL] =
+                    data->targets[row * n_outputs + c];
+        else t->labels[i] = (int32_t)data->labels[row];
         t->r[i] = is_there ? (data->weights ? data->weights[row] : 1) / b : 0;
         if (data->row_keys) t->row_bits[i] = draw_bits(data->row_keys[row], seed);
     }
@@ -1377,7 +1445,7 @@ static Status NAME(train)(Training *t, State *state, float *losses, int64_t *n_d
 
    A sum that is too large for float32 on its way can come out with the wrong sign, which f would
    hide: so all of A_l is NaN in the rows where some Z was not finite. */
-static const float *predict_layers(const Prediction *p, int width, int64_t last) {
+static float *predict_layers(const Prediction *p, int width, int64_t last) {
     const float *W = p->parameters;
     const int64_t *sizes = p->network->sizes;
     Ints noted[2] = {{0}};
@@ -1416,13 +1484,14 @@ static int take_panel(const Prediction *p, const Rows *X, int64_t first) {
 }
 
 static void NAME(predict)(Prediction *p, const Rows *X, Form form, double *out) {
-    int64_t n_classes = p->network->sizes[p->network->n_layers];
+    int64_t n_outputs = p->network->sizes[p->network->n_layers];
     for (int64_t first = 0; first < X->n_rows; first += PANEL) {
         int width = take_panel(p, X, first);
-        normalise(width, predict_layers(p, width, p->network->n_layers), n_classes, form, p->P);
+        const float *Z = predict_layers(p, width, p->network->n_layers);
+        transform(p->network->output, width, Z, n_outputs, form, p->P);
         int64_t n = least(PANEL, X->n_rows - first);
         for (int64_t i = 0; i < n; i++)
-            for (int64_t c = 0; c < n_classes; c++) *out++ = p->P[c * PANEL + i];
+            for (int64_t c = 0; c < n_outputs; c++) *out++ = p->P[c * PANEL + i];
     }
 }
 
@@ -1438,18 +1507,32 @@ static void NAME(compute_outputs)(Prediction *p, const Rows *X, int64_t layer, f
 
 static void NAME(evaluate)(Prediction *p, const Data *data, double *sums) {
     const Rows *X = &data->X;
-    int64_t n_classes = p->network->sizes[p->network->n_layers];
+    int64_t n_outputs = p->network->sizes[p->network->n_layers];
     sums[0] = sums[1] = sums[2] = 0;
     for (int64_t first = 0; first < X->n_rows; first += PANEL) {
+        int64_t n = least(PANEL, X->n_rows - first);
         int width = take_panel(p, X, first);
-        const float *Z = predict_layers(p, width, p->network->n_layers);
-        normalise(width, Z, n_classes, LOG_PROBA, p->P);
-        for (int64_t i = 0; i < least(PANEL, X->n_rows - first); i++) {
-            int64_t y = data->labels[first + i];
-            double weight = data->weights ? data->weights[first + i] : 1;
-            sums[0] -= weight * p->P[y * PANEL + i];
+        float *Z = predict_layers(p, width, p->network->n_layers);
+        const float *T = data->targets ? data->targets + first * n_outputs : NULL;
+        if (T) turn_to_targets(Z, T, n, n_outputs);
+        transform(p->network->output, width, Z, n_outputs, LOG_PROBA, p->P);
+        for (int64_t i = 0; i < n; i++) {
+            double weight = data->weights ? data->weights[first + i] : 1, log_likelihood = 0;
+            bool is_right = true;
+            if (T) {
+                /* A score of 0 says, as a lower one, that a row does not have the label. */
+                for (int64_t c = 0; c < n_outputs; c++) {
+                    log_likelihood += p->P[c * PANEL + i];
+                    is_right &= *T++ == 0 ? Z[c * PANEL + i] >= 0 : Z[c * PANEL + i] > 0;
+                }
+            } else {
+                int64_t y = data->labels[first + i];
+                log_likelihood = p->P[y * PANEL + i];
+                is_right = is_first_of_largest(Z, n_outputs, y, i);
+            }
+            sums[0] -= weight * log_likelihood;
             sums[1] += weight;
-            if (is_first_of_largest(Z, n_classes, y, i)) sums[2] += weight;
+            if (is_right) sums[2] += weight;
         }
     }
 }

@@ -19,16 +19,18 @@ typedef enum {
     SILU,
     N_ACTIVATIONS
 } Activation;
+typedef enum { SOFTMAX, SIGMOID, N_OUTPUTS } Output;
 typedef enum { SGD, ADAM, ADAMW, N_OPTIMIZERS } Optimizer;
-typedef enum { LOG_PROBA, PROBA } Form;
+typedef enum { LOG_PROBA, PROBA, SCORES, N_FORMS } Form;
 typedef enum { DONE, DIVERGED, NO_MEMORY } Status;
 
 /* What a network is. Its parameters are one run of floats: for each layer the weights,
    (n_out, n_in) by rows, then the biases. What an optimiser remembers has the same layout. */
 typedef struct {
     int64_t n_layers;     /* L */
-    const int64_t *sizes; /* n_0 ... n_L: features, hidden units, classes */
+    const int64_t *sizes; /* n_0 ... n_L: features, hidden units, classes or labels */
     Activation activation;
+    Output output; /* of the scores: softmax, one of the classes is right, or a sigmoid of each */
 } Network;
 
 /* How it is trained, by the names of PyTorch. */
@@ -51,7 +53,8 @@ typedef struct {
 
 typedef struct {
     Rows X;
-    const int64_t *labels;
+    const int64_t *labels;   /* of softmax: the class of each row, else NULL */
+    const float *targets;    /* of sigmoid: (n_rows, n_L), 0 or 1, else NULL */
     const float *weights;    /* of the rows; NULL: 1 */
     const int64_t *row_keys; /* for dropout, else NULL */
 } Data;
@@ -81,11 +84,11 @@ Status kernel_train(InstructionSet set, const Network *network, const Settings *
                     int64_t *n_done);
 
 /* Sum up the rows' weighted negative log-likelihoods, the weights, and those of rows whose largest
-   score is that of their class: sums[0], sums[1], sums[2]. */
+   score is that of their class, or whose labels are all right: sums[0], sums[1], sums[2]. */
 Status kernel_evaluate(InstructionSet set, const Network *network, const float *parameters,
                        const Data *data, double *sums);
 
-/* Compute probabilities or their logarithms; out: (n_rows, n_L). */
+/* Compute probabilities, their logarithms or the scores, in float64; out: (n_rows, n_L). */
 Status kernel_predict(InstructionSet set, const Network *network, const float *parameters,
                       const Rows *X, Form form, double *out);
 

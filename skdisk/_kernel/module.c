@@ -20,8 +20,9 @@
 static const char *const INSTRUCTION_SETS[] = {"base", "avx2", "avx512", "neon"};
 static const char *const ACTIVATIONS[] = {"relu", "tanh", "logistic", "identity", "leaky_relu",
                                           "elu",  "selu", "gelu",     "silu"};
+static const char *const OUTPUTS[] = {"softmax", "sigmoid"};
 static const char *const OPTIMIZERS[] = {"sgd", "adam", "adamw"};
-static const char *const FORMS[] = {"log_proba", "proba"};
+static const char *const FORMS[] = {"log_proba", "proba", "scores"};
 
 /* --------------------------------------------------------------------------- names and numbers */
 
@@ -265,7 +266,7 @@ static bool check_all_not_negative(const char *name, const double *values, int64
 
 /* What every call is given first. */
 typedef struct {
-    const char *instruction_set, *activation;
+    const char *instruction_set, *activation, *output;
     PyObject *sizes, *parameters;
 } NetworkArguments;
 
@@ -295,14 +296,16 @@ static bool count_parameters(const Network *network, int64_t *n) {
         }
     }
     if (network->sizes[network->n_layers] <= INT32_MAX) return true;
-    PyErr_Format(PyExc_ValueError, "layer_sizes must end in at most %d classes.", INT32_MAX);
+    PyErr_Format(PyExc_ValueError, "layer_sizes must end in at most %d outputs.", INT32_MAX);
     return false;
 }
 
 static bool check_network(Arrays *arrays, const NetworkArguments *given, bool is_written,
                           CheckedNetwork *checked) {
     int activation = find_name("activation", given->activation, ACTIVATIONS, N_ACTIVATIONS);
-    if (activation < 0 || !find_instruction_set(given->instruction_set, &checked->set))
+    int output = find_name("output", given->output, OUTPUTS, N_OUTPUTS);
+    if (activation < 0 || output < 0 ||
+        !find_instruction_set(given->instruction_set, &checked->set))
         return false;
     const Array *sizes = hold(arrays, given->sizes, "layer_sizes", INT64, 1, false);
     if (!sizes) return false;
@@ -312,7 +315,8 @@ static bool check_network(Arrays *arrays, const NetworkArguments *given, bool is
                      MOST_LAYERS + 1, sizes->view.shape[0]);
         return false;
     }
-    checked->network = (Network){n_layers, sizes->view.buf, (Activation)activation};
+    checked->network =
+        (Network){n_layers, sizes->view.buf, (Activation)activation, (Output)output};
     if (!count_parameters(&checked->network, &checked->n_parameters)) return false;
     checked->parameters = hold_vector(arrays, given->parameters, "parameters", FLOAT32,
                                       checked->n_parameters, is_written);
@@ -398,6 +402,21 @@ static bool check_weights(const float *weights, int64_t n) {
     return true;
 }
 
+/* Softmax has a class for each row, the sigmoid 0 or 1 for each row and label. */
+static bool check_labels(Arrays *arrays, PyObject *given, const Network *network, Data *data) {
+    int64_t n = data->X.n_rows, n_outputs = network->sizes[network->n_layers];
+    if (network->output == SOFTMAX) {
+        data->labels = hold_vector(arrays, given, "labels", INT64, n, false);
+        return data->labels && check_range(arrays->items + arrays->n - 1, n_outputs);
+    }
+    data->targets = hold_matrix(arrays, given, "labels", FLOAT32, n, n_outputs, false);
+    if (!data->targets) return false;
+    for (int64_t i = 0; i < n * n_outputs; i++)
+        if (data->targets[i] != 0 && data->targets[i] != 1)
+            return fail_number("labels", data->targets[i], "0 or 1");
+    return true;
+}
+
 static bool check_data(Arrays *arrays, const DataArguments *given, const Network *network,
                        Data *data) {
     *data = (Data){0};
@@ -407,10 +426,7 @@ static bool check_data(Arrays *arrays, const DataArguments *given, const Network
         PyErr_SetString(PyExc_ValueError, "X must have at least 1 row.");
         return false;
     }
-    data->labels = hold_vector(arrays, given->labels, "labels", INT64, n, false);
-    if (!data->labels) return false;
-    if (!check_range(arrays->items + arrays->n - 1, network->sizes[network->n_layers]))
-        return false;
+    if (!check_labels(arrays, given->labels, network, data)) return false;
     if (given->row_weights != Py_None) {
         data->weights = hold_vector(arrays, given->row_weights, "row_weights", FLOAT32, n, false);
         if (!data->weights || !check_weights(data->weights, n)) return false;
@@ -544,10 +560,11 @@ static PyObject *get_instruction_sets(PyObject *module, PyObject *unused) {
 
 static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     static char *names[] = {
-        "instruction_set", "layer_sizes", "activation", "parameters",  "memory0",  "memory1",
-        "n_steps",         "batch_size",  "optimizer",  "momentum",    "nesterov", "weight_decay",
-        "beta1",           "beta2",       "eps",        "max_norm",    "dropout",  "values",
-        "indices",         "indptr",      "labels",     "row_weights", "row_keys", "orders",
+        "instruction_set", "layer_sizes", "activation",   "output",     "parameters",
+        "memory0",         "memory1",     "n_steps",      "batch_size", "optimizer",
+        "momentum",        "nesterov",    "weight_decay", "beta1",      "beta2",
+        "eps",             "max_norm",    "dropout",      "values",     "indices",
+        "indptr",          "labels",      "row_weights",  "row_keys",   "orders",
         "learning_rates",  "seeds",       NULL};
     NetworkArguments network_given;
     DataArguments data_given;
@@ -558,8 +575,9 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     State state = {0};
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOsOOOOOsOOOOOOOOOOOOOOOOO:train", names,
+            args, keywords, "$sOssOOOOOsOOOOOOOOOOOOOOOOO:train", names,
             &network_given.instruction_set, &network_given.sizes, &network_given.activation,
+            &network_given.output,
             &network_given.parameters, &memory_given[0], &memory_given[1], &n_steps_given,
             &settings_given.batch_size, &settings_given.optimizer, &settings_given.momentum,
             &settings_given.nesterov, &settings_given.weight_decay, &settings_given.beta1,
@@ -611,15 +629,16 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
 }
 
 static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"instruction_set", "layer_sizes", "activation", "parameters",
-                            "values",          "indices",     "indptr",     "labels",
-                            "row_weights",     NULL};
+    static char *names[] = {"instruction_set", "layer_sizes", "activation", "output",
+                            "parameters",      "values",      "indices",    "indptr",
+                            "labels",          "row_weights", NULL};
     NetworkArguments network_given;
     DataArguments data_given = {.row_keys = Py_None};
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOsOOOOOO:evaluate", names, &network_given.instruction_set,
-            &network_given.sizes, &network_given.activation, &network_given.parameters,
+            args, keywords, "$sOssOOOOOO:evaluate", names, &network_given.instruction_set,
+            &network_given.sizes, &network_given.activation, &network_given.output,
+            &network_given.parameters,
             &data_given.rows.values, &data_given.rows.indices, &data_given.rows.indptr,
             &data_given.labels, &data_given.row_weights))
         return NULL;
@@ -644,16 +663,18 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
 }
 
 static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"instruction_set", "layer_sizes", "activation", "parameters", "values",
-                            "indices",         "indptr",      "form",       "out",        NULL};
+    static char *names[] = {
+        "instruction_set", "layer_sizes", "activation", "output", "parameters",
+        "values",          "indices",     "indptr",     "form",   "out",        NULL};
     NetworkArguments network_given;
     RowsArguments rows_given;
     const char *form_given;
     PyObject *out_given;
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOsOOOOsO:predict", names, &network_given.instruction_set,
-            &network_given.sizes, &network_given.activation, &network_given.parameters,
+            args, keywords, "$sOssOOOOsO:predict", names, &network_given.instruction_set,
+            &network_given.sizes, &network_given.activation, &network_given.output,
+            &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &form_given, &out_given))
         return NULL;
 
@@ -661,7 +682,7 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
     CheckedNetwork checked;
     Rows X;
     double *out;
-    int form = find_name("form", form_given, FORMS, 2);
+    int form = find_name("form", form_given, FORMS, N_FORMS);
     if (form < 0 || !check_network(&arrays, &network_given, false, &checked) ||
         !check_rows(&arrays, &rows_given, checked.network.sizes[0], &X) ||
         !(out = hold_matrix(&arrays, out_given, "out", FLOAT64, X.n_rows,
@@ -677,16 +698,18 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
 }
 
 static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"instruction_set", "layer_sizes", "activation", "parameters", "values",
-                            "indices",         "indptr",      "layer",      "out",        NULL};
+    static char *names[] = {
+        "instruction_set", "layer_sizes", "activation", "output", "parameters",
+        "values",          "indices",     "indptr",     "layer",  "out",        NULL};
     NetworkArguments network_given;
     RowsArguments rows_given;
     int64_t layer;
     PyObject *layer_given, *out_given;
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOsOOOOOO:compute_outputs", names, &network_given.instruction_set,
-            &network_given.sizes, &network_given.activation, &network_given.parameters,
+            args, keywords, "$sOssOOOOOO:compute_outputs", names, &network_given.instruction_set,
+            &network_given.sizes, &network_given.activation, &network_given.output,
+            &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &layer_given, &out_given))
         return NULL;
 

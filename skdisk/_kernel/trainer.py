@@ -25,14 +25,16 @@ except ImportError:
 
 
 class Network(NamedTuple):
-    """What a network is: units of the layers from features to classes, and the hidden ones' f.
+    """What a network is: units of the layers from features to outputs, and the hidden ones' f.
 
     The activation is relu, tanh, logistic, identity, leaky_relu, elu, selu, gelu or silu, as
-    torch.nn computes them by default.
+    torch.nn computes them by default. The output is softmax, for classes of which each row has
+    one, or sigmoid, for labels of which each row has any number.
     """
 
     layer_sizes: tuple
     activation: str = "relu"
+    output: str = "softmax"
 
     def count_parameters(self):
         """Count weights and biases."""
@@ -66,12 +68,14 @@ class Settings(NamedTuple):
 class Data(NamedTuple):
     """Rows and what belongs to them.
 
-    A batch's loss is the sum of its rows' weighted losses over the number of its rows.
+    A batch's loss is the sum of its rows' weighted losses over the number of its rows. The loss
+    of a row is its negative log-likelihood: with sigmoids a sum over the labels.
     """
 
     # (n_rows, n_features): float32, float64, which is rounded as it is read, or CSR of float32.
     X: Any
-    # (n_rows,), int64: classes, 0 to n_classes - 1.
+    # (n_rows,), int64: classes, 0 to n_classes - 1. With sigmoids (n_rows, n_labels), float32, 0
+    # or 1: whether a row has a label.
     labels: np.ndarray
     # (n_rows,), float32: how much each row counts; None stands for 1.
     row_weights: np.ndarray | None = None
@@ -148,6 +152,7 @@ def _call(function, network, parameters, X, instruction_set, **others):
         instruction_set=name,
         layer_sizes=np.array(network.layer_sizes, dtype=np.int64),
         activation=network.activation,
+        output=network.output,
         parameters=parameters,
         values=X.data if is_sparse else X,
         indices=X.indices if is_sparse else None,
@@ -200,17 +205,20 @@ def train(
 
 
 def evaluate(network, parameters, data, *, instruction_set=None):
-    """Compute, by the weights of the rows, the mean loss, in float64, and how many are right."""
+    """Compute, by the weights of the rows, the mean loss, in float64, and how many are right.
+
+    With sigmoids a row is right where all its labels are.
+    """
     given = {"labels": data.labels, "row_weights": data.row_weights}
     return _call("evaluate", network, parameters, data.X, instruction_set, **given)
 
 
 def predict(network, parameters, X, *, form="log_proba", out=None, instruction_set=None):
-    """Compute probabilities or their logarithms: the softmax, in float64, of scores in float32.
+    """Compute probabilities, their logarithms or the scores: in float64, of scores in float32.
 
-    `X` is as in `Data`, `form` "log_proba" or "proba", `out` float64 of shape (n_rows, n_classes);
-    None makes a new array. What comes out for a row is finite where its scores are, and does not
-    depend on the other rows, so that threads may share them.
+    `X` is as in `Data`, `form` "log_proba", "proba" or "scores", `out` float64 of shape (n_rows,
+    n_outputs); None makes a new array. What comes out for a row is finite where its scores are,
+    and does not depend on the other rows, so that threads may share them.
     """
     if out is None:
         out = np.empty((X.shape[0], network.layer_sizes[-1]))
@@ -222,7 +230,7 @@ def compute_outputs(network, parameters, X, layer=None, *, out=None, instruction
     """Compute what comes out of a layer: float32 of shape (n_rows, n_units).
 
     1 is the first hidden layer. None stands for the last layer, whose outputs are the scores,
-    before the softmax.
+    before softmax or sigmoid.
     """
     if layer is None:
         layer = len(network.layer_sizes) - 1

@@ -1,4 +1,4 @@
-"""`MLP`, the network: fully connected layers that end in log-probabilities.
+"""`MLP`, the network: fully connected layers that end in log-probabilities, or in scores.
 
 And the plain network that it is without skdisk. torch only. There is no loss and no data here.
 """
@@ -29,6 +29,12 @@ ACTIVATIONS = {
 }
 # Their options, which are torch's defaults, in words.
 OPTIONS = {name: make().extra_repr() for name, make in ACTIVATIONS.items()}
+# The last layer of each kind of outputs: in an `MLP`, and where probabilities are to come out. Of
+# sigmoids an `MLP` gives the scores, whose loss torch computes without overflow.
+OUTPUTS = {
+    "softmax": (nn.LogSoftmax, nn.Softmax, {"dim": -1}),
+    "sigmoid": (nn.Identity, nn.Sigmoid, {}),
+}
 
 
 def _is_sequence(value):
@@ -89,11 +95,14 @@ def _make_linear(weight, bias):
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron: float32 rows in, log-probabilities out.
+    """A multilayer perceptron: float32 rows in, log-probabilities or scores out.
 
     `activation` is a key of `ACTIVATIONS`; `hidden_layer_sizes` and `dropout` are as users give
-    them. The initial weights are drawn from `generator`, a torch.Generator, or from torch's
-    global one. `layers` are Linear layers and activations in turn, and the log-softmax at last.
+    them. With `output` "softmax" a row is of one class, and the log-probabilities of the classes
+    come out; with "sigmoid" a row has any of the labels, which are as many as `n_classes` says,
+    and the scores, which are their log-odds, come out. The initial weights are drawn from
+    `generator`, a torch.Generator, or from torch's global one. `layers` are Linear layers and
+    activations in turn, and a log-softmax or an identity at last.
 
     What is dropped is a function of `dropout_seed` and the rows' values; None draws a seed from
     torch's global generator at each call.
@@ -106,29 +115,32 @@ class MLP(nn.Module):
         hidden_layer_sizes=(64, 64),
         activation="relu",
         dropout=0.0,
+        output="softmax",
         generator=None,
     ):
         super().__init__()
         self.layer_sizes = (n_features, *as_sizes(hidden_layer_sizes), n_classes)
         self.activation = activation
+        self.output = output
         self.dropout = as_probabilities(dropout, len(self.layer_sizes) - 2)
         self.dropout_seed = None
         layers, parameters = [], draw_parameters(self.layer_sizes, generator)
         for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
             layers += [_make_linear(weight, bias), ACTIVATIONS[activation]()]
-        layers[-1] = nn.LogSoftmax(dim=-1)
+        last, _, options = OUTPUTS[output]
+        layers[-1] = last(**options)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, X):
-        """Compute log-probabilities."""
+        """Compute log-probabilities or scores."""
         if not (self.training and any(self.dropout)):
             return self.layers(X)
-        *hidden, output, log_softmax = self.layers
+        *hidden, output, last = self.layers
         for linear, activation, mask in zip(
             hidden[::2], hidden[1::2], self._draw_masks(X), strict=True
         ):
             X = activation(linear(X)) * mask
-        return log_softmax(output(X))
+        return last(output(X))
 
     @torch.no_grad()
     def _draw_masks(self, X):
@@ -150,7 +162,8 @@ def make_sequential(module):
     It is in evaluation mode, and its weights ask for no gradients.
     """
     layers = copy.deepcopy(module.layers)
-    layers[-1] = nn.Softmax(dim=-1)
+    _, last, options = OUTPUTS[module.output]
+    layers[-1] = last(**options)
     return layers.cpu().eval().requires_grad_(False)
 
 
@@ -164,7 +177,7 @@ def get_parameters(module):
         return None
     layers, sizes = [*module.layers], module.layer_sizes
     kinds = [nn.Linear, ACTIVATIONS[module.activation]] * (len(sizes) - 1)
-    kinds[-1] = nn.LogSoftmax
+    kinds[-1], _, _ = OUTPUTS[module.output]
     if type(module.layers) is not nn.Sequential or [*map(type, layers)] != kinds:
         return None
     if any(layer.extra_repr() != OPTIONS[module.activation] for layer in layers[1:-1:2]):

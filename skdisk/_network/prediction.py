@@ -1,8 +1,11 @@
 """Prediction: rows in, float64 probabilities or their logarithms out.
 
 torch and NumPy. What is computed is what `MLP` computes in evaluation mode: the scores of the
-classes as float32 can hold them, and from these, in float64, the log-probabilities. The compiled
-kernel does it where it can; torch, in float64, where it cannot or where float32 overflows.
+classes or labels as float32 can hold them, and from these, in float64, the log-probabilities. The
+compiled kernel does it where it can; torch, in float64, where it cannot or where float32
+overflows.
+
+A form is "log_proba", "proba", or, where the output is "sigmoid", "scores", which are log-odds.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -29,15 +32,16 @@ LARGEST = 1e250
 CPU = torch.device("cpu")
 
 
-def compute_proba(module, X, form):
-    """Compute probabilities of shape (n_samples, n_classes) in float64; an MLP's are finite.
+def compute_proba(module, output, X, form):
+    """Compute probabilities of shape (n_samples, n_outputs) in float64; an MLP's are finite.
 
-    `module` is an `MLP`, or what has taken its place: float32 rows in, log-probabilities out.
-    Slices of `X`, a tensor or `LazyRows`, are float32 tensors. `form` is "log_proba" or "proba".
+    `module` is an `MLP` with this output, or what has taken its place: float32 rows in, the same
+    out. Slices of `X`, a tensor or `LazyRows`, are float32 tensors.
     """
     parameters = get_parameters(module)
     if parameters is None or has_hooks(module):
-        return np.concatenate([_compute_by_module(module, X[rows], form) for rows in _split(X)])
+        chunks = [_compute_by_module(module, output, X[rows], form) for rows in _split(X)]
+        return np.concatenate(chunks)
     network, flat, device = make_network(module), flatten(parameters), parameters[0].device
     return compute_proba_of_arrays(network, flat, X, form, device)
 
@@ -91,13 +95,21 @@ def _give_form(log_proba, form):
         return np.exp(log_proba)
 
 
+def transform(scores, output, form):
+    """Give finite scores in float64, of shape (n_outputs, n_rows), the form that is asked for."""
+    if form == "scores":
+        return scores
+    return _give_form(log_softmax(scores) if output == "softmax" else log_sigmoid(scores), form)
+
+
 @leave_as_found
 @torch.inference_mode()
-def _compute_by_module(module, X, form):
+def _compute_by_module(module, output, X, form):
     """Let a module that somebody has changed compute, in its own way."""
     module.eval()
     device = next(module.parameters()).device
-    return _give_form(module(X.to(device)).cpu().double().numpy(), form)
+    computed = module(X.to(device)).cpu().double().numpy()
+    return _give_form(computed, form) if output == "softmax" else transform(computed, output, form)
 
 
 @leave_as_found
@@ -112,7 +124,7 @@ def _compute_in_float64(network, flat, X, form, device=CPU):
     X = _compute_layers(network, network.layer_sizes, flat, X, device)
     digits, exponents = np.frexp(X.T.cpu().numpy())
     scores = np.ldexp(digits.astype(np.float32).astype(np.float64), exponents)
-    return _give_form(log_softmax(scores).T, form)
+    return transform(scores, network.output, form).T
 
 
 def _compute_layers(network, layer_sizes, flat, X, device):
@@ -179,10 +191,26 @@ def log_softmax(scores):
 
 
 @np.errstate(under="ignore")
+def log_sigmoid(scores):
+    """Compute the logarithms of the sigmoid, which keep their digits near 0, in float64."""
+    return np.minimum(scores, 0) - np.log1p(np.exp(-np.abs(scores)))
+
+
+@np.errstate(under="ignore")
 def average(log_probas):
     """Average probabilities that are given as logarithms: a list of (n_samples, n_classes)."""
     # The mean probabilities are in proportion to the sums, and sum to 1.
     return log_softmax(np.logaddexp.reduce(log_probas, axis=0).T).T
+
+
+@np.errstate(under="ignore")
+def average_scores(scores):
+    """Compute the log-odds of mean probabilities from log-odds: a list of equal shapes."""
+    for_and_against = (
+        np.logaddexp.reduce([log_sigmoid(sign * each) for each in scores], axis=0)
+        for sign in (1, -1)
+    )
+    return np.subtract(*for_and_against)
 
 
 @np.errstate(under="ignore")
@@ -209,12 +237,13 @@ def compute_log_odds(log_proba):
 
 def make_network(module):
     """Describe a plain module for the kernel."""
-    return _kernel.Network(module.layer_sizes, module.activation)
+    return _kernel.Network(module.layer_sizes, module.activation, module.output)
 
 
 def make_module(network, flat):
     """Make the module, in evaluation mode, of a network that the kernel knows."""
     n_features, *hidden, n_classes = network.layer_sizes
-    module = MLP(n_features, n_classes, hidden, network.activation, generator=torch.Generator())
+    options = {"output": network.output, "generator": torch.Generator()}
+    module = MLP(n_features, n_classes, hidden, network.activation, **options)
     unflatten(flat, module.parameters())
     return module.eval()

@@ -1,6 +1,6 @@
 """What stands in the way of the compiled kernel, in words.
 
-It trains an `MLP` with `NLLLoss` and torch's SGD, Adam or AdamW on the CPU and gives the same
+It trains an `MLP` with its loss and torch's SGD, Adam or AdamW on the CPU and gives the same
 result as skorch's loop, unless somebody looks at or changes what happens within an epoch.
 """
 
@@ -15,7 +15,7 @@ from torch.optim import optimizer as optimizers
 from .. import _kernel
 from .._network.mlp import get_parameters, has_hooks, has_hooks_of_all_modules
 from .batches import FEW_ROWS, TensorBatches
-from .net import find_watchers
+from .net import OF_OUTPUT, find_watchers
 
 # The names by which the kernel knows torch's optimisers, and the settings that it takes.
 OPTIMIZERS = {
@@ -100,10 +100,13 @@ def _find_module(module):
     return None
 
 
-def _find_criterion(criterion):
-    if type(criterion) is not torch.nn.NLLLoss:
-        return f"the criterion is {type(criterion).__name__}, not torch's own NLLLoss"
-    if criterion.weight is not None or criterion.reduction != "mean":
+def _find_criterion(plan, criterion):
+    own = OF_OUTPUT[plan.settings.output]["criterion"]
+    if type(criterion) is not own:
+        whose = "torch's" if own is torch.nn.NLLLoss else "skdisk's"
+        return f"the criterion is {type(criterion).__name__}, not {whose} own {own.__name__}"
+    weights = criterion.weight, getattr(criterion, "pos_weight", None)
+    if any(w is not None for w in weights) or criterion.reduction != "mean":
         return "the criterion has weights or a reduction other than the mean"
     return None
 
@@ -164,7 +167,7 @@ def find_obstacle(plan, net, batches):
         return obstacle
     return (
         _find_module(net.module_)
-        or _find_criterion(net.criterion_)
+        or _find_criterion(plan, net.criterion_)
         or _find_hooks(net.optimizer_)
         or _find_parameters(net)
         or _find_methods(net)

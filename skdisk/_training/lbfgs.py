@@ -38,23 +38,23 @@ class FullBatchLBFGS(torch.optim.LBFGS):
 
     @torch.no_grad()
     def step(self, closure):
-        """Make iterations; return the loss before them, without the penalty."""
+        """Make iterations; return the loss before them, with the penalty."""
         [group] = self.param_groups
-        parameters, decay = group["params"], group["weight_decay"]
-        losses = []
+        decay = group["weight_decay"]
 
         def compute_penalised():
             loss = closure()
-            losses.append(loss)
-            if not decay:
+            # What is not finite ends the search, for which the closure has set its gradient to 0.
+            if not decay or not loss.isfinite():
                 return loss
             with torch.no_grad():
+                # Frozen ones have no gradient.
+                parameters = [p for p in group["params"] if p.grad is not None]
                 for p in parameters:
                     p.grad.add_(p, alpha=decay)
                 return loss + decay / 2 * sum(p.double().square().sum() for p in parameters)
 
-        super().step(compute_penalised)
-        return losses[0]
+        return super().step(compute_penalised)
 
 
 class Convergence:

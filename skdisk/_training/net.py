@@ -4,6 +4,7 @@ Any tool of skorch can use and train it. It overrides only what skorch does wron
 network:
 
 - the loss: the module returns log-probabilities, which skorch would take the logarithm of again;
+- several labels a row (`output="sigmoid"` of the module): skorch would predict one of them;
 - the batches: slices of tensors in memory instead of a `DataLoader`, with weights of rows;
 - the random stream: one generator a net, so that torch's global one is left alone;
 - the stop of a callback: the net notes that it was one, and not Ctrl-C.
@@ -22,17 +23,46 @@ from skorch.dataset import unpack_data
 from skorch.history import History
 from skorch.utils import data_from_dataset
 from torch.func import functional_call
-from torch.nn.functional import nll_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
 
 from .._network.surroundings import count_rows_at_once
 from .batches import TensorBatches, WeightedDataset
 
 # The parameters of `MLP` that are settings of a network.
-OF_MODULE = ("n_features", "n_classes", "hidden_layer_sizes", "activation", "dropout")
+OF_MODULE = ("n_features", "n_classes", "hidden_layer_sizes", "activation", "dropout", "output")
+
+
+class MultilabelLoss(torch.nn.BCEWithLogitsLoss):
+    """torch's binary cross-entropy of scores, summed up over the labels of a row.
+
+    The reduction is over the rows.
+    """
+
+    def forward(self, input, target):
+        """Compute the loss; targets are numbers or bools of the shape of the scores."""
+        losses = _sum_label_losses(self, input, target)
+        return losses if self.reduction == "none" else getattr(losses, self.reduction)()
+
+
+def _sum_label_losses(criterion, y_pred, y_true):
+    weights = {name: getattr(criterion, name, None) for name in ("weight", "pos_weight")}
+    y_true = y_true.to(y_pred.dtype)
+    losses = binary_cross_entropy_with_logits(y_pred, y_true, reduction="none", **weights)
+    return losses.sum(dim=-1)
+
+
+# What a net has for each kind of outputs: its loss, and what makes probabilities of the outputs.
+OF_OUTPUT = {
+    "softmax": {"criterion": torch.nn.NLLLoss, "predict_nonlinearity": torch.exp},
+    "sigmoid": {"criterion": MultilabelLoss, "predict_nonlinearity": torch.sigmoid},
+}
 
 
 class DiskNet(NeuralNetClassifier):
-    """The skorch net of `MLP` on data in memory; targets are the ints 0 to n_classes - 1.
+    """The skorch net of `MLP` on data in memory.
+
+    Targets are the ints 0 to n_classes - 1; with `module__output="sigmoid"` and its criterion,
+    rows of 0 and 1, one for each label.
 
     Parameters
     ----------
@@ -110,16 +140,24 @@ class DiskNet(NeuralNetClassifier):
         return self.iterator_valid(dataset, count_rows_at_once(X.shape[1]), device=self.device)
 
     def get_loss(self, y_pred, y_true, X=None, training=False, weights=None):
-        """Compute the loss of log-probabilities, taken as they are.
+        """Compute the loss of log-probabilities or scores, taken as they are.
 
         Weights of rows are scaled to a mean of 1 over all rows, not over those of the batch.
         """
         if weights is None:
             return self.criterion_(y_pred, y_true)
+        if y_true.ndim == 2:
+            return (weights * _sum_label_losses(self.criterion_, y_pred, y_true)).mean()
         by_class = getattr(self.criterion_, "weight", None)
         losses = nll_loss(y_pred, y_true, weight=by_class, reduction="none")
         total = len(losses) if by_class is None else by_class[y_true].sum()
         return (weights * losses).sum() / total
+
+    def predict(self, X):
+        """Predict the class of each row, or, of several labels a row, 0 or 1 for each."""
+        proba = self.predict_proba(X)
+        is_multilabel = self.get_params_for("module").get("output") == "sigmoid"
+        return (proba > 0.5).astype(int) if is_multilabel else proba.argmax(axis=1)
 
     def train_step_single(self, batch, **fit_params):
         """Compute loss and gradients of a batch."""
@@ -159,7 +197,9 @@ class DiskNet(NeuralNetClassifier):
     def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
         """Record the accuracy on a validation batch."""
         if not training:
-            right = (y_pred.argmax(dim=1) == unpack_data(batch)[1]).double()
+            y = unpack_data(batch)[1]
+            right = y_pred.argmax(dim=1) == y if y.ndim == 1 else ((y_pred > 0) == y).all(dim=1)
+            right = right.double()
             weights = getattr(batch, "weights", None)
             score = (right if weights is None else weights * right).mean()
             self.history.record_batch("valid_score", score.item())

@@ -15,7 +15,7 @@ from skorch.history import History
 
 from .. import _kernel
 from .._network.mlp import MLP, draw_parameters, flatten, unflatten
-from .net import OF_MODULE, DiskNet, without_batches
+from .net import OF_MODULE, OF_OUTPUT, DiskNet, without_batches
 
 # Options by whose being on or off torch's optimisers remember more of a parameter, or less.
 OPTIONS_OF_MEMORY = ("momentum", "amsgrad", "centered")
@@ -26,13 +26,14 @@ class Settings(NamedTuple):
 
     The names are those of `MLP` and `DiskNet`; `hidden_layer_sizes` and `dropout` have an item for
     each hidden layer, `optimizer` is a class, `optimizer_arguments` what it is called with, `lr`
-    included.
+    included. Of labels, of which a row may have several, `n_classes` is the number.
     """
 
     n_features: int
     n_classes: int
     hidden_layer_sizes: tuple
     activation: str
+    output: str
     dropout: tuple
     optimizer: type
     optimizer_arguments: dict
@@ -49,7 +50,7 @@ class Settings(NamedTuple):
     def network(self):
         """The network as the kernel knows it."""
         layer_sizes = (self.n_features, *self.hidden_layer_sizes, self.n_classes)
-        return _kernel.Network(layer_sizes, self.activation)
+        return _kernel.Network(layer_sizes, self.activation, self.output)
 
     @property
     def out_activation(self):
@@ -162,6 +163,7 @@ def make_net(settings, state, earlier=None):
         MLP,
         **{f"module__{name}": getattr(settings, name) for name in OF_MODULE},
         **{name: getattr(settings, name) for name in names},
+        **OF_OUTPUT[settings.output],
         classes=np.arange(settings.n_classes),
         optimizer=settings.optimizer,
         lr=arguments.pop("lr"),
