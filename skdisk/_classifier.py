@@ -363,7 +363,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         the columns of `y`, as in `MLPClassifier`.
     n_features_in_ : int
         Number of features seen during fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,), dtype=object
+    feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype=object
         Names of the features, if `X` had column names that are all strings.
     n_iter_ : int
         Number of epochs that the network has been trained for, those before a warm start included.
@@ -395,7 +395,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     out_activation_ : str
         The function after the last layer: "softmax", or "logistic" for labels of which a row may
         have several.
-    history_ : DataFrame of shape (n_iter_, n_columns)
+    history_ : DataFrame of shape (`n_iter_`, n_columns)
         One row an epoch: `epoch`, `train_loss`, `valid_loss` and `valid_score` (missing without
         validation), `lr`, `seconds`, and what callbacks recorded.
     fused_ : bool
