@@ -3,7 +3,8 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets test-oldest test-newest checks sanitize bench dist lint format clean
+.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench docs dist lint \
+	format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -46,6 +47,9 @@ test-newest: ## Run the tests with the newest versions that there are, PyTorch a
 checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations (minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
 
+long: .venv/installed ## Interrupt fits everywhere, load 100,000 mutated files (half an hour)
+	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py
+
 # The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
 # for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose
 # own threads the sanitizer does not know, and at addresses that it can map.
@@ -72,6 +76,9 @@ sanitize: .venv/installed ## Run the kernel's tests under address, undefined and
 bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture in benchmarks/results
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/run.py
+
+docs: .venv/docs ## Build the site in build/site; a warning is an error, nothing is fetched
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -d build/doctrees docs build/site
 
 # In an environment that has only the file and what it asks for, and away from the checkout. A
 # kernel must be there: fused=True refuses to train without one.
@@ -109,6 +116,7 @@ format: .venv/installed ## Format the code and mend what can be mended
 
 clean: ## Remove all that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis disk.png
+	rm -rf docs/gallery
 	rm -f skdisk/_kernel/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -116,4 +124,8 @@ clean: ## Remove all that the other targets made
 	$(PYTHON) -m venv .venv
 	rm -f skdisk/_kernel/*.so
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@

@@ -144,10 +144,10 @@ def run_growth(quick):
     points = [*list_points()]
     for name, (n_rows, n_features, hidden, batch) in points[:2] if quick else points:
         X, y = make_data(n_rows, n_features)
-        # Some hundred small steps at least, so that what a fit costs once does not tell.
+        # Up to 2,000 steps, so that what a fit costs once does not tell.
         steps = -(-n_rows // batch)
         operations = 6 * batch * sum(a * b for a, b in pairwise((n_features, *hidden, 2)))
-        epochs = 1 if quick else max(1, int(min(400, 3e10 / operations) / steps))
+        epochs = 1 if quick else max(1, int(min(2000, 3e10 / operations) / steps))
         counts = {name: max(1, epochs // SHARES.get(name, 1)) for name in TRAINERS}
         functions = {
             name: partial(fit, X, y, hidden, batch, counts[name]) for name, fit in TRAINERS.items()

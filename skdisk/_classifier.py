@@ -6,17 +6,23 @@ trained and attached. There is no tensor arithmetic.
 
 import copy
 import math
+import os
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, LRScheduler
+from torch import nn
 
 from ._compat import (
     CallbackSupportMixin,
@@ -33,8 +39,16 @@ from ._inputs.arrays import (
     encode_labels,
     find_classes,
 )
-from ._inputs.choices import LearningRates, resolve_device, resolve_optimizer
-from ._inputs.parameters import Lent, as_number, check_memory, check_numbers
+from ._inputs.choices import LearningRates, Plateau, resolve_device, resolve_optimizer
+from ._inputs.parameters import (
+    Lent,
+    RandomState,
+    Rows,
+    as_number,
+    check_layer,
+    check_memory,
+    check_numbers,
+)
 from ._inputs.rows import (
     check_rows,
     check_rows_to_predict,
@@ -55,13 +69,19 @@ from ._network.mlp import (
     as_probabilities,
     as_sizes,
     count_weights,
+    flatten,
+    get_parameters,
+    has_hooks,
     make_sequential,
+    split,
 )
 from ._network.prediction import (
+    compute_hidden,
     compute_log_odds,
     compute_proba,
     compute_proba_of_arrays,
     make_module,
+    make_network,
 )
 from ._network.surroundings import leave_as_found
 from ._persistence import from_plain, load, save, to_plain
@@ -74,13 +94,25 @@ from ._training.callbacks import (
     PrintTenLines,
     ShowProgress,
 )
+from ._training.lbfgs import Convergence, FullBatchLBFGS
 from ._training.loop import Ending, Plan, train
 from ._training.state import Settings, begin, go_on, make_net
+
+# For type checkers, which cannot read `ACTIVATIONS`.
+Activation = Literal[
+    "relu", "tanh", "logistic", "identity", "leaky_relu", "elu", "selu", "gelu", "silu"
+]
+Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
 
 # What max_epochs="auto" stands for: so many epochs, and at least so many steps. Measured in
 # benchmarks/results/accuracy.md.
 AUTO_EPOCHS = 30
 AUTO_STEPS = 300
+# With L-BFGS, of at most so many epochs, the median of four data sets needed 5 to 14.
+AUTO_EPOCHS_LBFGS = 100
+
+# Before the names of entries of `optimizer_params`, as scikit-learn names the parts of a whole.
+OF_OPTIMIZER = "optimizer_params__"
 
 # In training at least: the weight, its gradient, the copy that is gone back to, all in float32.
 BYTES_PER_WEIGHT = 12
@@ -107,7 +139,11 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
     NotFittedError.
     """
 
-    def predict(self, X):
+    classes_: np.ndarray
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    def predict(self, X: Rows) -> np.ndarray:
         """Predict the label of each row.
 
         Parameters
@@ -123,7 +159,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         positions = self.predict_log_proba(X).argmax(axis=1)
         return self.classes_[positions]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Rows) -> np.ndarray:
         """Predict the probability of each class; an ensemble averages those of its members.
 
         Parameters
@@ -138,7 +174,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         """
         return self._predict(X, "proba")
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: Rows) -> np.ndarray:
         """Predict the logarithm of the probability of each class.
 
         It is finite where `predict_proba` rounds to 0, and has its digits where that rounds to 1.
@@ -155,7 +191,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         """
         return self._predict(X, "log_proba")
 
-    def decision_function(self, X):
+    def decision_function(self, X: Rows) -> np.ndarray:
         """Compute the log-odds of each class: by how much it is more probable than all others.
 
         Parameters
@@ -172,7 +208,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         """
         return compute_log_odds(self.predict_log_proba(X))
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy on data.
 
         Parameters
@@ -189,7 +225,9 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         score : float
             The share of rows whose label is predicted.
         """
-        return compute_accuracy(y, self.predict(X), sample_weight)
+        predicted = self.predict(X)
+        weights = scale_to_mean_one(check_sample_weight(sample_weight, predicted))
+        return compute_accuracy(y, predicted, weights)
 
     def __sklearn_tags__(self):
         """Say that sparse rows are taken."""
@@ -227,30 +265,36 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     weight_decay : float in [0, inf) or "auto", default="auto"
         L2 penalty: the gradient of each weight, bias included, grows by `weight_decay` times the
         weight, as in `torch.optim.SGD` and `Adam`. With "adamw" each step makes the weights
-        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd", 6
-        over the number of rows to train on, at most 0.01: the more rows, the less they need it.
-        In `partial_fit`, and with other optimisers, it is 0.
-    optimizer : {"sgd", "adam", "adamw"} or class of torch.optim, default="sgd"
-        Which optimiser of `torch.optim`. The kernel knows the three; other classes are used in
-        skorch's loop.
+        smaller instead, by the factor `1 - lr * weight_decay`. "auto" is, in `fit` with "sgd" and
+        "lbfgs", 6 over the number of rows to train on, at most 0.01: the more rows, the less they
+        need it. In `partial_fit`, and with other optimisers, it is 0.
+    optimizer : str or class of torch.optim, default="sgd"
+        Which optimiser of `torch.optim`: a class, or its name in lower case, such as "adam",
+        "adamw", "nadam", "radam", "rmsprop", "rprop" or "adagrad". The kernel knows "sgd", "adam"
+        and "adamw"; others are used in skorch's loop. "lbfgs" is L-BFGS for small data, as
+        described in the Notes; the class `torch.optim.LBFGS` is torch's as it comes.
     optimizer_params : dict, default=None
         What the optimiser takes besides the parameters above, such as `{"betas": (0.9, 0.99)}` for
-        "adam".
-    lr_schedule : {"cosine", "constant", "one_cycle"} or skorch LRScheduler, default="cosine"
+        "adam". `set_params` and searches also reach each entry: `optimizer_params__betas`.
+    lr_schedule : {"cosine", "constant", "one_cycle", "plateau"} or skorch LRScheduler, \
+            default="cosine"
         How the learning rate changes from epoch to epoch of `fit`. "cosine" falls from `lr`
         towards 0 (`CosineAnnealingLR`); "one_cycle" rises to `lr` and falls again (`OneCycleLR`);
-        both over `max_epochs` epochs. For others, give a `skorch.callbacks.LRScheduler`; one among
-        the `callbacks` takes the place of this parameter. `partial_fit` takes `lr` as it is, call
-        after call.
+        both over `max_epochs` epochs. "plateau" halves the rate at each fourth epoch in a row in
+        which the loss has not fallen by `tol` below its lowest (`ReduceLROnPlateau`): the
+        validation loss, without validation the training loss. For others, give a
+        `skorch.callbacks.LRScheduler`; one among the `callbacks` takes the place of this
+        parameter. `partial_fit` takes `lr` as it is, call after call.
     clip_grad_norm : float in (0, inf), default=None
         The largest Euclidean norm of the gradient of all weights; a longer one is scaled down
-        to it. None does not clip.
+        to it. None does not clip. Not with "lbfgs", which compares gradients with losses.
     max_epochs : int or "auto", default="auto"
         Number of passes over the training data. "auto" is 30, and for few rows as many as make at
         least 300 steps: 300 epochs of 20 rows, 75 of 100 rows, 30 from 320 rows on, in batches of
-        32.
+        32. With "lbfgs" it is 100.
     batch_size : int, default=32
-        Number of rows of a training step. The last batch of an epoch may be smaller.
+        Number of rows of a training step. The last batch of an epoch may be smaller. Ignored with
+        "lbfgs", whose steps are of all rows.
     shuffle : bool, default=True
         Whether each epoch goes through the rows in a new random order.
     class_weight : dict or "balanced", default=None
@@ -267,7 +311,8 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     n_iter_no_change : int, default=10
         How many epochs in a row `early_stopping` waits for progress.
     tol : float in [0, inf), default=1e-4
-        By how many nats the validation loss must fall below its lowest for that to be progress.
+        By how many nats the loss that `early_stopping` or "plateau" watches must fall below its
+        lowest for that to be progress.
     callbacks : list of skorch callbacks, default=None
         Callbacks, or pairs `(name, callback)`, as for `skorch.NeuralNet`. They see the labels as
         positions in `classes_`.
@@ -300,12 +345,15 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         The labels, sorted, of the dtype that they came in.
     n_features_in_ : int
         Number of features seen during fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,), dtype=object
+    feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype=object
         Names of the features, if `X` had column names that are all strings.
     n_iter_ : int
         Number of epochs that the network has been trained for, those before a warm start included.
     loss_curve_ : list of float
-        Mean loss of each epoch, in nats, weighted as the rows are.
+        Mean loss of each epoch, in nats, weighted as the rows are and without the L2 penalty: of
+        each batch before its step.
+    loss_ : float or None
+        The last of them. None if the training diverged in its first epoch.
     validation_loss_curve_ : list of float or None
         Mean loss on the validation data after each epoch, in nats. None without validation.
     validation_score_curve_ : list of float or None
@@ -316,7 +364,18 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     best_epoch_ : int or None
         The number of that epoch, counted from 1. With `early_stopping` the weights are those after
         this epoch, otherwise those after the last one.
-    history_ : DataFrame of shape (n_iter_, n_columns)
+    coefs_ : list of ndarray of shape (n_in, n_out), dtype=float32
+        A copy of the weights of each layer, as scikit-learn's networks have them.
+    intercepts_ : list of ndarray of shape (n_out,), dtype=float32
+        A copy of the biases of each layer.
+    n_layers_ : int
+        Number of layers, those of the features and of the outputs included.
+    n_outputs_ : int
+        Number of outputs: one for each class. Two classes have two, and not, as in
+        `MLPClassifier`, one.
+    out_activation_ : str
+        "softmax", the function after the last layer.
+    history_ : DataFrame of shape (`n_iter_`, n_columns)
         One row an epoch: `epoch`, `train_loss`, `valid_loss` and `valid_score` (missing without
         validation), `lr`, `seconds`, and what callbacks recorded.
     fused_ : bool
@@ -349,6 +408,17 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     `StandardScaler` before it. A fit warns of features whose standard deviations are more than a
     thousandfold apart, of a feature whose root mean square is above 20, of rows that are shorter
     than 0.1, and of an `X_val` that is on another scale than `X`.
+
+    With "lbfgs" an epoch is a step on all rows: up to 20 iterations (`max_iter` in
+    `optimizer_params`), each with a line search for the strong Wolfe conditions. `lr` is the
+    length that a search tries first, "auto" is 1; `lr_schedule` is ignored unless it is an
+    `LRScheduler`. The training ends when an iteration changes the loss by less than 1e-6 nats
+    (`tolerance_change`) or no gradient is above 1e-7 (`tolerance_grad`); if `max_epochs`, "auto"
+    is 100, end before, a ConvergenceWarning says so; with `dropout` they do, because each epoch
+    drops others. `weight_decay` is part of what is minimised.
+    `MLPClassifier(solver="lbfgs")` has hardly any, `alpha / n_samples`: on rows that it has not
+    seen, iris for example, its log loss is ten times that of "auto". With `weight_decay=0` the
+    loss of the training rows goes as low as its own.
 
     A loss or weight that is not finite ends the training with a ConvergenceWarning, at the last
     epoch in which all was finite.
@@ -390,7 +460,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         "weight_decay": [Interval(Real, 0, np.inf, closed="left"), StrOptions({"auto"})],
         "optimizer": [str, type],
         "optimizer_params": [dict, None],
-        "lr_schedule": [StrOptions({"constant", "cosine", "one_cycle"}), LRScheduler],
+        "lr_schedule": [StrOptions(set(get_args(Schedule))), LRScheduler],
         "clip_grad_norm": [Interval(Real, 0, np.inf, closed="neither"), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -410,33 +480,33 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
 
     def __init__(
         self,
-        hidden_layer_sizes=(64, 64),
+        hidden_layer_sizes: int | Sequence[int] | np.ndarray = (64, 64),
         *,
-        activation="relu",
-        dropout=0.0,
-        lr="auto",
-        momentum=0.9,
-        nesterov=True,
-        weight_decay="auto",
-        optimizer="sgd",
-        optimizer_params=None,
-        lr_schedule="cosine",
-        clip_grad_norm=None,
-        max_epochs="auto",
-        batch_size=32,
-        shuffle=True,
-        class_weight=None,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        callbacks=None,
-        fused="auto",
-        warm_start=False,
-        random_state=None,
-        device="cpu",
-        verbose=0,
-    ):
+        activation: Activation = "relu",
+        dropout: float | Sequence[float] | np.ndarray = 0.0,
+        lr: float | Literal["auto"] = "auto",
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        weight_decay: float | Literal["auto"] = "auto",
+        optimizer: str | type[torch.optim.Optimizer] = "sgd",
+        optimizer_params: dict[str, Any] | None = None,
+        lr_schedule: Schedule | LRScheduler = "cosine",
+        clip_grad_norm: float | None = None,
+        max_epochs: int | Literal["auto"] = "auto",
+        batch_size: int = 32,
+        shuffle: bool = True,
+        class_weight: dict[Any, Any] | Literal["balanced"] | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        callbacks: Sequence[Any] | None = None,
+        fused: bool | Literal["auto"] = "auto",
+        warm_start: bool = False,
+        random_state: RandomState = None,
+        device: str | torch.device = "cpu",
+        verbose: int = 0,
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.dropout = dropout
@@ -463,7 +533,60 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include the entries of `optimizer_params` by names of their own, such as
+            `optimizer_params__betas`.
+
+        Returns
+        -------
+        params : dict
+            Values by name.
+        """
+        params = super().get_params(deep)
+        if deep and isinstance(self.optimizer_params, dict):
+            params |= {OF_OPTIMIZER + str(k): v for k, v in self.optimizer_params.items()}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, and entries of `optimizer_params`, which the next fit checks.
+
+        Parameters
+        ----------
+        **params
+            Values by name. `optimizer_params__betas=(0.9, 0.99)` sets one entry; the others stay.
+
+        Returns
+        -------
+        self : MLPDiskClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            If there is no parameter of that name.
+        """
+        entries = {name: params.pop(name) for name in [*params] if name.startswith(OF_OPTIMIZER)}
+        super().set_params(**params)
+        if entries:
+            # A new dict: the old one is the user's.
+            own = {name.removeprefix(OF_OPTIMIZER): value for name, value in entries.items()}
+            self.optimizer_params = {**(self.optimizer_params or {}), **own}
+        return self
+
+    def fit(
+        self,
+        X: Rows,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Rows | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> Self:
         """Train the network for `max_epochs` epochs, or until `early_stopping` ends it.
 
         Parameters
@@ -501,7 +624,13 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         validation = None if X_val is None else (X_val, y_val)
         return self._train(X, y, sample_weight, classes, validation=validation, resume=resume)
 
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: Rows,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train the network for one epoch, on from where it stands, with `lr` as it is.
 
         Parameters
@@ -546,7 +675,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         return self._train(X, y, sample_weight, classes, resume=resume, whole_fit=False)
 
     @leave_as_found
-    def save(self, path):
+    def save(self, path: str | bytes | os.PathLike) -> None:
         """Write the fitted estimator to one safetensors file, from which no code is ever run.
 
         The file holds the whole state of the training: a loaded estimator predicts the same and
@@ -577,7 +706,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
 
     @classmethod
     @leave_as_found
-    def load(cls, path):
+    def load(cls, path: str | bytes | os.PathLike) -> Self:
         """Make an estimator from a file that `save` wrote.
 
         Everything in the file is checked, so that the estimator can predict and go on training.
@@ -604,7 +733,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         return load(cls, path)
 
     @leave_as_found
-    def to_torch(self):
+    def to_torch(self) -> nn.Sequential:
         """Make a plain network of torch, which needs no skdisk and can be exported.
 
         Returns
@@ -626,58 +755,142 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
             module = state.net.module_
         return make_sequential(module)
 
+    def hidden_activations(self, X: Rows, layer: int = -1) -> np.ndarray:
+        """Compute what comes out of a hidden layer: what the network has made of the features.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the features seen during fit.
+        layer : int, default=-1
+            Which hidden layer, as a position in `hidden_layer_sizes`: 0 is the first, -1 the last.
+
+        Returns
+        -------
+        activations : ndarray of shape (n_samples, n_units), dtype=float32
+            The outputs of the units, after the activation function.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` or `layer` are not as described, there is no hidden layer, or the network is not
+            as `fit` makes it.
+
+        Examples
+        --------
+        >>> from skdisk import MLPDiskClassifier, make_disk
+        >>> X, y = make_disk(500, random_state=0)
+        >>> clf = MLPDiskClassifier((32, 8), random_state=0).fit(X, y)
+        >>> clf.hidden_activations(X).shape
+        (500, 8)
+
+        As a step before another model:
+
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from sklearn.pipeline import make_pipeline
+        >>> from sklearn.preprocessing import FunctionTransformer
+        >>> reader = FunctionTransformer(clf.hidden_activations)
+        >>> make_pipeline(reader, LogisticRegression()).fit(X, y).score(X, y) > 0.9
+        True
+        """
+        check_is_fitted(self)
+        net, found = self._state.net, self._read_network()
+        if not found or (net and has_hooks(net.module_)):
+            raise ValueError(
+                "hidden_activations reads a network as fit makes it. That of this "
+                f"{type(self).__name__} has been replaced, changed or given hooks:\n"
+                f"{net.module_}\n"
+                "Fit it anew, or register a forward hook of torch on the layer of clf.module_."
+            )
+        network, flat, device = found
+        position = check_layer(layer, network.layer_sizes[1:-1])
+        rows = as_rows(check_rows_to_predict(self, X))
+        return compute_hidden(network, flat, rows, 1 + position, device)
+
     @property
-    def net_(self):
+    def coefs_(self) -> list[np.ndarray]:
+        """A copy of the weights of each layer."""
+        return [weights.T.copy() for weights in self._split_weights()[::2]]
+
+    @property
+    def intercepts_(self) -> list[np.ndarray]:
+        """A copy of the biases of each layer."""
+        return [biases.copy() for biases in self._split_weights()[1::2]]
+
+    @property
+    def n_layers_(self) -> int:
+        """Number of layers, those of the features and of the outputs included."""
+        return len(self._settings.network.layer_sizes)
+
+    @property
+    def n_outputs_(self) -> int:
+        """Number of outputs."""
+        return self._settings.network.layer_sizes[-1]
+
+    @property
+    def out_activation_(self) -> str:
+        """The function after the last layer."""
+        return self._settings.out_activation
+
+    @property
+    def net_(self) -> NeuralNetClassifier:
         """The skorch net, made when somebody asks for it."""
         return self._state.net or make_net(self._settings, self._state)
 
     @property
-    def module_(self):
+    def module_(self) -> nn.Module:
         """The trained network."""
         return self.net_.module_
 
     @property
-    def fused_reason_(self):
+    def fused_reason_(self) -> str | None:
         """Why the kernel did not train all of it, in words, or None."""
         return self._result.reason
 
     @property
-    def fused_(self):
+    def fused_(self) -> bool:
         """Whether the kernel trained all of it."""
         return self.fused_reason_ is None
 
     @property
-    def n_iter_(self):
+    def n_iter_(self) -> int:
         """Number of epochs that the network has been trained for."""
         return len(self._state.history)
 
     @property
-    def loss_curve_(self):
+    def loss_curve_(self) -> list[float]:
         """Mean loss of each epoch."""
         return self._read_history("train_loss")
 
     @property
-    def validation_loss_curve_(self):
+    def loss_(self) -> float | None:
+        """The mean loss of the last epoch."""
+        return next(reversed(self.loss_curve_), None)
+
+    @property
+    def validation_loss_curve_(self) -> list[float] | None:
         """Mean loss on the validation data after each epoch, or None."""
         return self._read_history("valid_loss", None)
 
     @property
-    def validation_score_curve_(self):
+    def validation_score_curve_(self) -> list[float] | None:
         """Accuracy on the validation data after each epoch, or None."""
         return self._read_history("valid_score", None)
 
     @property
-    def best_loss_(self):
+    def best_loss_(self) -> float | None:
         """The lowest mean loss of an epoch of the last training."""
         return self._find_best_epoch()[0]
 
     @property
-    def best_epoch_(self):
+    def best_epoch_(self) -> int | None:
         """The number of the epoch with the lowest loss."""
         return self._find_best_epoch()[1]
 
     @property
-    def history_(self):
+    def history_(self) -> pd.DataFrame:
         """A data frame of what was recorded, one row an epoch."""
         history = pd.DataFrame(self._state.history.to_list())
         others = [name for name in history if name not in (*HISTORY, *NOT_IN_HISTORY)]
@@ -725,6 +938,29 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         return VisualBlock(
             "single", self, names=name, name_details=str(self), name_caption=caption
         )
+
+    def _read_network(self):
+        """Read a network, its weights as one array, and its device.
+
+        None if it is not as `fit` makes it.
+        """
+        state = self._state
+        if state.net is None:
+            return self._settings.network, state.arrays.parameters, torch.device("cpu")
+        module = state.net.module_
+        parameters = get_parameters(module)
+        return parameters and (make_network(module), flatten(parameters), parameters[0].device)
+
+    def _split_weights(self):
+        """Read weights, of shape (n_out, n_in), and biases of each layer in turn."""
+        found = self._read_network()
+        if not found:
+            raise AttributeError(
+                f"The network of this {type(self).__name__} is not as fit makes it, layers of "
+                f"weights and biases in turn. Read clf.module_:\n{self.module_}"
+            )
+        network, flat, _ = found
+        return split(flat, network.layer_sizes)
 
     def _read_history(self, name, *missing):
         """Read a column of the history; where an epoch lacks it, there is a NaN."""
@@ -799,21 +1035,23 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         if validation is not None:
             warn_of_other_scale(X, valid.X)
         n_epochs = self._count_epochs(len(train)) if whole_fit else 1
-        n_rows = len(train) if whole_fit else None
         trained._result = None
-        trained._settings = settings = trained._make_settings(seed, n_epochs, n_rows)
+        trained._settings = settings = trained._make_settings(
+            seed, n_epochs, len(train), whole_fit
+        )
         if resume:
             trained._state = go_on(self._state, self._settings, settings)
         else:
             trained._state = begin(settings)
+        rates = self._compute_learning_rates(settings, n_epochs, whole_fit)
         plan = Plan(
             settings,
             train,
             valid,
             n_epochs,
-            self._compute_learning_rates(settings, n_epochs, whole_fit),
+            rates,
             self.fused if isinstance(self.fused, str) else bool(self.fused),
-            self._make_watchers(whole_fit),
+            self._make_watchers(settings, rates, whole_fit),
         )
         return trained, plan, given
 
@@ -851,6 +1089,9 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     def _count_epochs(self, n_rows):
         if self.max_epochs != "auto":
             return as_number(self.max_epochs)
+        cls, _ = self._resolve_optimizer()
+        if cls is FullBatchLBFGS:
+            return AUTO_EPOCHS_LBFGS
         n_steps = math.ceil(n_rows / as_number(self.batch_size))
         return max(AUTO_EPOCHS, math.ceil(AUTO_STEPS / n_steps))
 
@@ -894,6 +1135,17 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
                 ConvergenceWarning,
                 stacklevel=5,
             )
+        elif result.ending is Ending.COMPLETE and any(
+            isinstance(watcher, Convergence) and not watcher.is_reached
+            for watcher in plan.watchers
+        ):
+            warnings.warn(
+                f"max_epochs={plan.n_epochs} ended before L-BFGS had found a minimum. Try more "
+                "max_epochs or a larger weight_decay, and put a StandardScaler before the "
+                "classifier.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
 
     def _check_params(self):
         caller = type(self).__name__
@@ -908,7 +1160,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
                 )
         check_class_weight(self.class_weight)
         resolve_device(self.device)
-        self._resolve_optimizer()
+        cls, _ = self._resolve_optimizer()
+        if cls is FullBatchLBFGS and self.clip_grad_norm is not None:
+            raise ValueError(
+                'clip_grad_norm is not possible with optimizer="lbfgs": its line search would '
+                "compare a clipped gradient with the loss. Set clip_grad_norm=None."
+            )
 
     def _resolve_optimizer(self, n_rows=None):
         names = ("lr", "momentum", "nesterov", "weight_decay")
@@ -920,10 +1177,13 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         rng = np.random.RandomState() if self.random_state is None else self.random_state
         return int(check_random_state(rng).randint(np.iinfo(np.int32).max))
 
-    def _make_watchers(self, whole_fit):
+    def _make_watchers(self, settings, rates, whole_fit):
+        watchers = (rates,) if isinstance(rates, Plateau) else ()
+        if settings.optimizer is FullBatchLBFGS and whole_fit:
+            watchers += (Convergence(),)
         if self.early_stopping and whole_fit:
-            return (BestEpoch(as_number(self.n_iter_no_change), as_number(self.tol)),)
-        return ()
+            watchers += (BestEpoch(as_number(self.n_iter_no_change), as_number(self.tol)),)
+        return watchers
 
     def _make_callbacks(self, n_epochs, whole_fit):
         """Make the list of the user's callbacks and those that the parameters ask for."""
@@ -942,13 +1202,18 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     def _compute_learning_rates(self, settings, n_epochs, whole_fit):
         """Compute the learning rate of each epoch; None where it is constant or a callback's."""
         is_scheduled = any(map(_is_lr_scheduler, settings.callbacks))
-        if not whole_fit or is_scheduled or self.lr_schedule == "constant":
+        # The line search of L-BFGS finds the length of each step itself.
+        is_free = is_scheduled or settings.optimizer is FullBatchLBFGS
+        if not whole_fit or is_free or self.lr_schedule == "constant":
             return None
-        return LearningRates(self.lr_schedule, settings.optimizer_arguments["lr"], n_epochs)
+        lr = settings.optimizer_arguments["lr"]
+        if self.lr_schedule == "plateau":
+            return Plateau(lr, as_number(self.tol))
+        return LearningRates(self.lr_schedule, lr, n_epochs)
 
-    def _make_settings(self, seed, n_epochs, n_rows):
-        """Make the settings of a training: of a whole fit on so many rows, or of one call."""
-        optimizer, arguments = self._resolve_optimizer(n_rows)
+    def _make_settings(self, seed, n_epochs, n_rows, whole_fit):
+        """Make the settings of a training on so many rows: of a whole fit, or of one call."""
+        optimizer, arguments = self._resolve_optimizer(n_rows if whole_fit else None)
         hidden = as_sizes(self.hidden_layer_sizes)
         n_weights = count_weights(self.n_features_in_, hidden, len(self.classes_))
         n_bytes = BYTES_PER_WEIGHT * n_weights
@@ -961,12 +1226,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
             dropout=as_probabilities(self.dropout, len(hidden)),
             optimizer=optimizer,
             optimizer_arguments=arguments,
-            batch_size=int(self.batch_size),
+            batch_size=n_rows if optimizer is FullBatchLBFGS else int(self.batch_size),
             shuffle=self.shuffle,
             clip_grad_norm=as_number(self.clip_grad_norm),
             seed=seed,
             device=str(resolve_device(self.device)),
             verbose=int(self.verbose),
             max_epochs=n_epochs,
-            callbacks=self._make_callbacks(n_epochs, whole_fit=n_rows is not None),
+            callbacks=self._make_callbacks(n_epochs, whole_fit),
         )

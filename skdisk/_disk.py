@@ -1,13 +1,15 @@
 """Points on a square, labelled by whether they lie inside a disk: by `_is_inside` alone."""
 
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Literal, overload
 
 import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
 
 from ._compat import Interval, validate_parameter_constraints
-from ._inputs.parameters import Lent, check_memory, check_numbers
+from ._inputs.parameters import Lent, RandomState, check_memory, check_numbers
 
 # With this radius the disk covers half of the square [-1, 1)^2, whose area is 4.
 _HALF_AREA_RADIUS = np.sqrt(2 / np.pi)
@@ -61,6 +63,32 @@ def _check_counts(n_samples):
             f"least 0, (n_outside, n_inside). Got {n_samples!r} instead."
         )
     return tuple(map(int, n_samples))
+
+
+@overload
+def make_disk(
+    n_samples: int | Sequence[int] = 100,
+    *,
+    radius: float | None = None,
+    noise: float | None = None,
+    flip_y: float = 0.0,
+    shuffle: bool = True,
+    random_state: RandomState = None,
+    as_frame: Literal[False] = False,
+) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@overload
+def make_disk(
+    n_samples: int | Sequence[int] = 100,
+    *,
+    radius: float | None = None,
+    noise: float | None = None,
+    flip_y: float = 0.0,
+    shuffle: bool = True,
+    random_state: RandomState = None,
+    as_frame: Literal[True],
+) -> tuple[pd.DataFrame, pd.Series]: ...
 
 
 def make_disk(

@@ -4,14 +4,22 @@ matplotlib, an optional package, is imported when it draws.
 """
 
 import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 LONGEST_NAME = 50
 # What the legend says of the lines.
@@ -111,14 +119,34 @@ class LossCurveDisplay:
     'mean loss (nats)'
     """
 
-    def __init__(self, *, train_loss, valid_loss=None, best_epoch=None, name=None):
+    ax_: "Axes"
+    figure_: "Figure"
+    lines_: list["Line2D"]
+    markers_: list["Line2D"]
+
+    def __init__(
+        self,
+        *,
+        train_loss: Sequence[ArrayLike],
+        valid_loss: Sequence[ArrayLike | None] | None = None,
+        best_epoch: Sequence[int | None] | None = None,
+        name: Sequence[str | None] | None = None,
+    ) -> None:
         self.train_loss = train_loss
         self.valid_loss = valid_loss
         self.best_epoch = best_epoch
         self.name = name
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None, name=None, curve_kwargs=None, log=False):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        ax: "Axes | None" = None,
+        name: str | Sequence[str] | None = None,
+        curve_kwargs: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
+        log: bool = False,
+    ) -> Self:
         """Draw the loss curves of fitted classifiers.
 
         Parameters
@@ -166,13 +194,23 @@ class LossCurveDisplay:
         )
         return display.plot(ax, curve_kwargs=curve_kwargs, log=log)
 
-    def plot(self, ax=None, *, curve_kwargs=None, log=False):
+    def plot(
+        self,
+        ax: "Axes | None" = None,
+        *,
+        curve_kwargs: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
+        log: bool = False,
+    ) -> Self:
         """Draw the curves.
 
         Parameters
         ----------
-        ax, curve_kwargs, log
-            As for `from_estimator`.
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+        curve_kwargs : dict or list of dict, default=None
+            What goes to matplotlib's `plot`: the same for all fits, or a dict for each.
+        log : bool, default=False
+            Whether the axis of the loss is logarithmic.
 
         Returns
         -------

@@ -5,9 +5,11 @@ How their settings are chosen from those of a search is in `_from_search.py`.
 
 from itertools import cycle
 from numbers import Integral
+from typing import Any, Self
 
 import joblib
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
@@ -16,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._classifier import MLPDiskClassifier, ProbabilisticClassifier
 from ._compat import Interval, validate_parameter_constraints
 from ._from_search import choose, list_candidates
-from ._inputs.parameters import Lent, check_memory, check_numbers
+from ._inputs.parameters import Lent, RandomState, Rows, check_memory, check_numbers
 from ._network.prediction import average
 
 # At least: a fitted classifier, of whatever size its network is.
@@ -67,8 +69,10 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         The fitted members.
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
-    n_features_in_, feature_names_in_
-        As those of a member.
+    n_features_in_ : int
+        Number of features seen during fit.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype=object
+        Names of the features, if `X` had column names that are all strings.
 
     References
     ----------
@@ -92,7 +96,16 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         "random_state": ["random_state"],
     }
 
-    def __init__(self, estimator=None, n_members=5, *, n_jobs=None, random_state=None):
+    estimators_: list[Any]
+
+    def __init__(
+        self,
+        estimator: MLPDiskClassifier | Pipeline | list[Any] | None = None,
+        n_members: int = 5,
+        *,
+        n_jobs: int | None = None,
+        random_state: RandomState = None,
+    ) -> None:
         self.estimator = estimator
         self.n_members = n_members
         self.n_jobs = n_jobs
@@ -101,16 +114,16 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
     @classmethod
     def from_search(
         cls,
-        search,
-        X,
-        y,
-        n_members=10,
+        search: Any,
+        X: Rows,
+        y: ArrayLike,
+        n_members: int = 10,
         *,
-        n_candidates=20,
-        groups=None,
-        n_jobs=None,
-        random_state=None,
-    ):
+        n_candidates: int = 20,
+        groups: ArrayLike | None = None,
+        n_jobs: int | None = None,
+        random_state: RandomState = None,
+    ) -> Self:
         """Make an ensemble of the candidates of a search that are best together, and fit it.
 
         The best candidates are trained again on each split of `search.cv`. Then members are
@@ -139,8 +152,10 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
             How many candidates, the best by the score of the search, to choose from.
         groups : array-like of shape (n_samples,), default=None
             What `search.cv` splits by, if it does.
-        n_jobs, random_state
-            As those of the ensemble.
+        n_jobs : int, default=None
+            How many networks to train at a time, and a parameter of the ensemble.
+        random_state : int, RandomState instance or None, default=None
+            Where the members' random states come from, a parameter of the ensemble.
 
         Returns
         -------
@@ -179,8 +194,28 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         estimators = [clone(candidates[position]) for position in chosen]
         return cls(estimators, n_members, n_jobs=n_jobs, random_state=random_state).fit(X, y)
 
-    def fit(self, X, y, sample_weight=None):
-        """Train the members; the parameters are those of `MLPDiskClassifier.fit`."""
+    def fit(self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train the members.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training data: numbers, finite in float32.
+        y : array-like of shape (n_samples,)
+            Labels, as `MLPDiskClassifier` takes them.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts, at least 0. None stands for 1.
+
+        Returns
+        -------
+        self : MLPDiskEnsemble
+            The fitted ensemble. It changes only when all members are trained.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter, a member's parameter or the data are not as described.
+        """
         caller = type(self).__name__
         params = check_numbers(caller, self.get_params(deep=False))
         validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)

@@ -19,7 +19,8 @@ What JSON has no form for is an object with one key: `{"$tuple": [...]}`, `{"$te
 `{"$optimizer": name}` (a class of torch.optim), and, where a key is not a string,
 `{"$dict": [[key, value], ...]}`.
 
-Nothing in a file is run: the one name that is looked up is an optimiser's, in torch.optim.
+Nothing in a file is run: the one name that is looked up is an optimiser's, in torch.optim or our
+own.
 """
 
 import errno
@@ -60,7 +61,7 @@ from ._training.description import (
     find_changes,
     find_optimizer,
     has_callbacks,
-    is_of_torch,
+    is_known,
     is_plain,
     note_optimizer,
     restore,
@@ -91,11 +92,11 @@ PARTS_OF_TRAINING = ("settings", "results", "history", "state")
 def to_plain(attributes):
     """Describe the training among the attributes of an estimator, if plain things can say it."""
     attributes = dict(attributes)
-    if is_of_torch(attributes.get("optimizer")):
+    if is_known(attributes.get("optimizer")):
         attributes["optimizer"] = {"torch.optim": attributes["optimizer"].__name__}
     if "_state" in attributes:
         settings, state, result = map(attributes.get, TRAINING)
-        is_own = is_of_torch(settings.optimizer) and not has_callbacks(settings)
+        is_own = is_known(settings.optimizer) and not has_callbacks(settings)
         if is_own and not find_changes(settings, state):
             training = describe(settings, state) | {"results": _describe_result(result)}
             if is_plain(training):
@@ -345,7 +346,7 @@ def _describe_training(estimator):
     training = describe(settings, state) | {"results": _describe_result(result)}
     # The loaded estimator has the device of its parameter.
     del training["settings"]["device"]
-    if not is_of_torch(settings.optimizer):
+    if not is_known(settings.optimizer):
         training["settings"] |= {
             "optimizer": "SGD",
             "optimizer_arguments": {"lr": settings.optimizer_arguments["lr"]},
@@ -393,7 +394,7 @@ def encode(value, arrays, *place):
         name = ".".join(map(str, place))
         arrays[name] = np.asarray(value, order="C")
         return {"$tensor": name}
-    if is_of_torch(value):
+    if is_known(value):
         return {"$optimizer": value.__name__}
     if isinstance(value, list | tuple):
         items = [encode(item, arrays, *place, i) for i, item in enumerate(value)]

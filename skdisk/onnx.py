@@ -52,7 +52,7 @@ OPERATORS = {
 KINDS = {"f": TensorProto.FLOAT, "i": TensorProto.INT64, "S": TensorProto.STRING}
 
 
-def register():
+def register() -> None:
     """Teach skl2onnx to convert `MLPDiskClassifier` and `MLPDiskEnsemble`.
 
     Call it once before `skl2onnx.to_onnx`; again does no harm. The outputs are those of `predict`

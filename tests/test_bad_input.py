@@ -38,6 +38,13 @@ def damage(index):
     return matrix
 
 
+def empty(place):
+    """Make a matrix that is empty by its last number, and not by another one."""
+    matrix = sparse.csr_array(X.shape)
+    matrix.indptr[place] = 100
+    return matrix
+
+
 def shorten(name):
     matrix = sparse.csc_array(X)
     setattr(matrix, name, getattr(matrix, name)[:-1])
@@ -56,6 +63,11 @@ BAD_X = {
     "scalar": (3.0, ValueError, "Expected 2D array, got scalar"),
     "NaN in a CSR matrix": (sparse.csr_array(put(np.nan)), ValueError, "Input X contains NaN"),
     "CSR too large for float32": (sparse.csr_array(put(1e200)), ValueError, "too large for dtype"),
+    "1-d and sparse": (
+        sparse.coo_array(X[:, 0]),
+        ValueError,
+        r"Expected 2D array, got X of shape \(20,\), which is sparse",
+    ),
     "strings": (STRINGS.to_numpy(), ValueError, "'red'.*takes numbers.*ColumnTransformer"),
     "complex": (X + 1j, ValueError, "Complex data not supported"),
     "None": (None, ValueError, "Expected 2D array of numbers, .* and dtype object"),
@@ -72,8 +84,9 @@ BAD_X = {
     "sparse tensor": (torch.ones(20, 3).to_sparse(), ValueError, "X cannot be .*to_dense"),
     "complex tensor": (torch.ones(20, 3).cfloat().conj(), ValueError, "Complex data not supp"),
     "CSR with an index outside": (damage(99), ValueError, "X is a damaged CSR .* must be < 3"),
+    "empty CSR with a row": (empty(5), ValueError, "X is a damaged CSR .*: the numbers in indptr"),
     "CSR with a negative index": (damage(-1), ValueError, "X is a damaged CSR .* must be >= 0"),
-    "CSC of too few pointers": (shorten("indptr"), ValueError, "X is a damaged CSC .* size 3"),
+    "CSC of too few pointers": (shorten("indptr"), ValueError, r"X is a damaged CSC .* size \(?3"),
     "CSC of too few numbers": (shorten("data"), ValueError, "X is a damaged CSC .* same size"),
 }
 # Columns that hold no numbers, as pandas, polars and Arrow have them.

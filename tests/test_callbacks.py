@@ -9,6 +9,7 @@ import torch
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochTimer, Freezer
 from skorch.helper import SkorchDoctor
 from torch import nn
+from torch.optim import optimizer
 
 SETTINGS = {"hidden_layer_sizes": (16,), "max_epochs": 3}
 
@@ -247,6 +248,50 @@ def test_a_forward_hook_is_called_in_prediction(make_clf, disk):
         expected = clf.module_(torch.tensor(X, dtype=torch.float32)).exp()
     np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-6)
     assert not np.allclose(expected, before, atol=1e-3)
+
+
+HOOKS_OF_ALL = {
+    "forward": (nn.modules.module.register_module_forward_hook, "modules"),
+    "before forward": (nn.modules.module.register_module_forward_pre_hook, "modules"),
+    "backward": (nn.modules.module.register_module_full_backward_hook, "modules"),
+    "before backward": (nn.modules.module.register_module_full_backward_pre_hook, "modules"),
+    "step": (optimizer.register_optimizer_step_post_hook, "optimizers"),
+    "before step": (optimizer.register_optimizer_step_pre_hook, "optimizers"),
+}
+
+
+# The rows ask for no gradients, as anywhere.
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.needs_kernel
+@pytest.mark.parametrize("callbacks", [None, [EpochTimer()]], ids=["no net", "net"])
+@pytest.mark.parametrize(("register", "of"), HOOKS_OF_ALL.values(), ids=HOOKS_OF_ALL)
+def test_hooks_of_all_modules_and_optimizers_are_called(make_clf, disk, callbacks, register, of):
+    calls, clf = [], make_clf(callbacks=callbacks, **SETTINGS)
+    handle = register(lambda *_: calls.append(1))
+    try:
+        clf.fit(*disk)
+        assert clf.fused_reason_ == f"there are hooks of all {of} of torch"
+        assert calls
+        with pytest.raises(ValueError, match=f"fused=True is not possible: .* all {of} of torch"):
+            clf.set_params(fused=True).fit(*disk)
+    finally:
+        handle.remove()
+    calls.clear()
+    assert clf.fit(*disk).fused_
+    assert not calls
+
+
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_forward_hooks_of_all_modules_are_called_in_prediction(make_clf, disk, fused):
+    X, y = disk
+    clf, layers = make_clf(fused=fused, **SETTINGS).fit(X, y), []
+    before = clf.predict_proba(X)
+    handle = nn.modules.module.register_module_forward_hook(lambda m, *_: layers.append(type(m)))
+    try:
+        np.testing.assert_allclose(clf.predict_proba(X), before, atol=1e-6)
+    finally:
+        handle.remove()
+    assert nn.Linear in layers
 
 
 def test_the_doctor_sees_what_went_into_an_activation(make_clf, disk):

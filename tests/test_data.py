@@ -77,6 +77,9 @@ CONTAINERS = {
     "sparse columns": lambda X: pd.DataFrame.sparse.from_spmatrix(
         sparse.csr_array(X), columns=NAMES
     ),
+    "sparse columns that leave NaN out": lambda X: pd.DataFrame(X, columns=NAMES).astype(
+        "Sparse[float]"
+    ),
     "Arrow decimals": lambda X: pd.DataFrame(X, columns=NAMES).astype(
         pd.ArrowDtype(pa.decimal128(5, 2))
     ),
@@ -240,6 +243,10 @@ LABELS = {
     "strings that end with a null character": (
         lambda y: [["a", "a\0"][label] for label in y],
         np.dtype("O"),
+    ),
+    "strings that differ behind a null character": (
+        lambda y: np.array(["a\0b", "a\0c"])[y],
+        np.dtype("<U3"),
     ),
     "list of ints and floats": (lambda y: [[0, 1.0][label] for label in y], np.dtype("float64")),
     "list of tensors": (lambda y: list(torch.tensor(y)), np.dtype("int64")),

@@ -245,6 +245,7 @@ SAVED = {
     "adamw": {"optimizer": "adamw", "optimizer_params": {"betas": (0.8, 0.9), "amsgrad": True}},
     "RMSprop": {"optimizer": torch.optim.RMSprop, "early_stopping": True, "n_iter_no_change": 2},
     "LBFGS": {"optimizer": torch.optim.LBFGS, "optimizer_params": {"max_iter": 2}},
+    "lbfgs": {"optimizer": "lbfgs", "weight_decay": 0.1, "lr": "auto", "lr_schedule": "plateau"},
     "bools": {"hidden_layer_sizes": (), "labels": [False, True], "rows": X},
     "floats": {"hidden_layer_sizes": [3, 2], "labels": [0.0, 2.0, 9.0], "activation": "gelu"},
 }

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import (
@@ -20,9 +24,10 @@ from skorch.callbacks import (
 )
 from torch import nn
 from torch.nn.functional import nll_loss
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
 from skdisk import MLPDiskClassifier, make_disk
+from skdisk._inputs.choices import OPTIMIZERS
 from skdisk._network.mlp import MLP
 from skdisk._network.noise import draw_bits, draw_mask, draw_unit_bits, hash_rows
 
@@ -119,6 +124,36 @@ def test_schedules_are_those_of_torch(
     assert clf.history_["lr"].tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_plateau_is_that_of_torch(make_clf, fused, validated):
+    X, y = make_disk(300, flip_y=0.3, random_state=0)
+    validation = {"X_val": X[200:], "y_val": y[200:]} if validated else {}
+    params = {"lr": 0.5, "lr_schedule": "plateau", "tol": 1e-3, "max_epochs": 60}
+    clf = make_clf(**params, warm_start=True, fused=fused).fit(X[:200], y[:200], **validation)
+    losses = clf.validation_loss_curve_ if validated else clf.loss_curve_
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    options = {"factor": 0.5, "patience": 3, "threshold": 1e-3, "threshold_mode": "abs"}
+    scheduler = ReduceLROnPlateau(optimizer, **options, eps=0)
+    expected = []
+    for loss in losses:
+        expected.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(loss)
+    rates = clf.history_["lr"].tolist()
+    assert rates == pytest.approx(expected)
+    assert len(set(rates)) > 3
+    assert clf.fused_ == fused
+    # As other schedules do, it begins anew; and it is no part of partial_fit.
+    assert clf.fit(X, y).history_["lr"][60] == 0.5
+    assert clf.partial_fit(X, y).history_["lr"].iloc[-1] == 0.5
+
+
+def test_a_plateau_leaves_a_pickle_of_plain_things(make_clf, disk):
+    clf = make_clf(lr_schedule="plateau").fit(*disk)
+    assert "_training" in clf.__getstate__()
+    cloned = clone(clf).fit(*disk)
+    assert cloned.history_["lr"].tolist() == clf.history_["lr"].tolist()
+
+
 @pytest.mark.parametrize("lr_schedule", ["cosine", "one_cycle"])
 def test_a_schedule_is_of_fit_and_begun_anew_by_a_warm_start(make_clf, disk, lr_schedule):
     params = {"lr_schedule": lr_schedule, "max_epochs": 4}
@@ -167,6 +202,8 @@ def test_partial_fit_does_not_compute_a_schedule(make_clf, disk, monkeypatch):
         (torch.optim.RMSprop, 0.01),
         (torch.optim.NAdam, 0.002),
         (torch.optim.LBFGS, 1),
+        ("rmsprop", 0.01),
+        ("nadam", 0.002),
     ],
     ids=str,
 )
@@ -181,13 +218,17 @@ def test_the_automatic_learning_rate_is_the_optimisers(make_clf, disk, optimizer
         ("sgd", 100, 0.01),
         ("sgd", 1000, 0.006),
         (torch.optim.SGD, 2000, 0.003),
+        ("lbfgs", 1000, 0.006),
         ("adam", 100, 0),
         ("adamw", 100, 0),
         (torch.optim.RMSprop, 100, 0),
     ],
     ids=str,
 )
-def test_the_automatic_weight_decay_is_of_fit_with_sgd(make_clf, optimizer, n_rows, weight_decay):
+@pytest.mark.filterwarnings("ignore:max_epochs=1 ended before L-BFGS")
+def test_the_automatic_weight_decay_is_of_fit_with_sgd_and_lbfgs(
+    make_clf, optimizer, n_rows, weight_decay
+):
     X, y = make_disk(n_rows, random_state=0)
     clf = make_clf(optimizer=optimizer, weight_decay="auto", lr=0.001, max_epochs=1)
     for early_stopping, n_rows_trained in ((False, n_rows), (True, 0.9 * n_rows)):
@@ -242,6 +283,17 @@ def test_a_scheduler_of_skorch_may_be_the_schedule(make_clf, get_weights, disk, 
     assert all(map(np.array_equal, get_weights(clf), get_weights(expected)))
 
 
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"lbfgs"}))
+def test_names_of_optimisers_are_those_of_torch_in_lower_case(make_clf, get_weights, disk, name):
+    cls = OPTIMIZERS[name]
+    assert getattr(torch.optim, cls.__name__) is cls
+    assert cls.__name__.lower() == name
+    by_name, by_class = (make_clf(optimizer=each, lr="auto").fit(*disk) for each in (name, cls))
+    assert type(by_name.net_.optimizer_) is cls
+    assert all(map(np.array_equal, get_weights(by_name), get_weights(by_class)))
+    assert not np.allclose(*(get_weights(c)[0] for c in (by_name, make_clf(lr=1e-30).fit(*disk))))
+
+
 @pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "NAdam", "Rprop", "SGD", "AdamW"])
 def test_any_optimiser_of_torch(make_clf, get_weights, disk, name):
     cls = getattr(torch.optim, name)
@@ -270,6 +322,103 @@ def test_lbfgs_with_a_line_search(make_clf, disk):
     assert clf.loss_curve_[-1] < clf.loss_curve_[0]
 
 
+@pytest.mark.parametrize("alpha", [1e-4, 1.0])
+def test_lbfgs_finds_a_minimum_as_low_as_that_of_scikit_learn(alpha):
+    X, y = load_iris(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    theirs = MLPClassifier((16,), solver="lbfgs", alpha=alpha, random_state=0).fit(X, y)
+    clf = MLPDiskClassifier((16,), optimizer="lbfgs", weight_decay=alpha / 150, random_state=0)
+    clf.fit(X, y)
+    penalty = alpha / 300 * sum((weights**2).sum() for weights in clf.coefs_)
+    # Ours is of the biases as well, which moves the minimum.
+    assert clf.loss_ + penalty <= 1.15 * theirs.loss_ + 1e-4
+    assert clf.loss_ == pytest.approx(log_loss(y, clf.predict_proba(X)), rel=0.01, abs=1e-6)
+    assert clf.n_iter_ < 100
+
+
+def test_lbfgs_without_a_penalty_separates_what_can_be_separated():
+    X, y = load_iris(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    theirs = MLPClassifier((16,), solver="lbfgs", random_state=0).fit(X, y)
+    clf = MLPDiskClassifier((16,), optimizer="lbfgs", weight_decay=0, random_state=0).fit(X, y)
+    losses = [log_loss(y, each.predict_proba(X)) for each in (clf, theirs)]
+    assert losses[0] <= losses[1] + 1e-5
+
+
+def test_lbfgs_takes_all_rows_at_once_and_no_schedule(make_clf, get_weights, disk):
+    X, y = disk
+    params = {"optimizer": "lbfgs", "lr": "auto", "max_epochs": 100, "weight_decay": 0.01}
+    # A minimum without corners, sought to the end.
+    params |= {"activation": "tanh", "optimizer_params": {"tolerance_change": 1e-9}}
+    clfs = [
+        make_clf(**params, batch_size=batch_size, lr_schedule=lr_schedule).fit(X, y)
+        for batch_size in (8, 500)
+        for lr_schedule in ("constant", "cosine", "plateau")
+    ]
+    assert clfs[0].net_.history[0, "train_batch_count"] == 1
+    assert set(clfs[0].history_["lr"]) == {1}
+    for clf in clfs[1:]:
+        assert all(map(np.array_equal, get_weights(clf), get_weights(clfs[0])))
+    # It stopped where nothing was left to do: the gradient of loss and penalty is 0.
+    module = clfs[0].module_.double()
+    nll_loss(module(torch.tensor(X)), torch.tensor(y)).backward()
+    for p in module.parameters():
+        assert (p.grad + 0.01 * p).abs().max() < 1e-4
+    before = clfs[1].loss_
+    assert clfs[1].partial_fit(X, y).loss_ == pytest.approx(before, abs=1e-6)
+    assert clfs[1].net_.history[-1, "train_batch_count"] == 1
+
+
+def test_lbfgs_says_that_it_has_not_converged(make_clf, disk):
+    params = {"optimizer": "lbfgs", "lr": "auto", "weight_decay": 0.01}
+    match = "max_epochs=1 ended before L-BFGS had found a minimum"
+    with pytest.warns(ConvergenceWarning, match=match):
+        clf = make_clf(**params, max_epochs=1).fit(*disk)
+    clf.set_params(max_epochs=200, warm_start=True).fit(*disk)
+    whole = make_clf(**params, max_epochs=200).fit(*disk)
+    assert clf.loss_ == pytest.approx(whole.loss_, abs=1e-5)
+
+
+def test_lbfgs_keeps_the_best_epoch_with_early_stopping(make_clf):
+    X, y = make_disk(300, flip_y=0.2, random_state=0)
+    clf = make_clf(hidden_layer_sizes=64, optimizer="lbfgs", lr="auto", max_epochs=50)
+    clf.set_params(early_stopping=True, n_iter_no_change=3).fit(X, y)
+    assert clf.best_epoch_ == clf.n_iter_ - 3
+    assert clf.best_loss_ == min(clf.validation_loss_curve_)
+
+
+def test_entries_of_optimizer_params_are_parameters(make_clf, disk):
+    given = {"eps": 1e-3}
+    clf = make_clf(optimizer="adam", optimizer_params=given)
+    assert clf.get_params()["optimizer_params__eps"] == 1e-3
+    assert "optimizer_params__eps" not in clf.get_params(deep=False)
+    assert clf.set_params(optimizer_params__betas=(0.5, 0.9), lr=0.02) is clf
+    assert (clf.lr, clf.optimizer_params) == (0.02, {"eps": 1e-3, "betas": (0.5, 0.9)})
+    assert given == {"eps": 1e-3}
+    cloned = clone(clf)
+    assert cloned.get_params() == clf.get_params()
+    clf.set_params(optimizer_params={"eps": 0.1}, optimizer_params__amsgrad=True)
+    assert clf.optimizer_params == {"eps": 0.1, "amsgrad": True}
+    [group] = cloned.fit(*disk).net_.optimizer_.param_groups
+    assert (group["betas"], group["eps"]) == ((0.5, 0.9), 1e-3)
+
+
+def test_a_search_reaches_entries_of_optimizer_params(make_clf, disk):
+    pipeline = make_pipeline(StandardScaler(), make_clf(optimizer="adam", lr=0.02))
+    name = "mlpdiskclassifier__optimizer_params__betas"
+    search = GridSearchCV(pipeline, {name: [(0.5, 0.9), (0.9, 0.99)]}, cv=2).fit(*disk)
+    best = search.best_params_[name]
+    assert search.best_estimator_[-1].optimizer_params == {"betas": best}
+    [group] = search.best_estimator_[-1].net_.optimizer_.param_groups
+    assert group["betas"] == best
+
+
+@pytest.mark.parametrize("name", ["optimizer_params__beta", "optimizer_params__lr"])
+def test_an_entry_that_the_optimiser_does_not_have_is_refused_by_fit(make_clf, disk, name):
+    with pytest.raises(ValueError, match=r"has no argument 'beta'|lr is a parameter of"):
+        make_clf().set_params(**{name: 1}).fit(*disk)
+
+
 def test_other_arguments_reach_the_optimiser(make_clf, disk):
     clf = make_clf(optimizer="adam", optimizer_params={"betas": (0.5, 0.9), "eps": 1e-3})
     [group] = clf.fit(*disk).net_.optimizer_.param_groups
@@ -284,9 +433,27 @@ def test_an_option_that_the_kernel_does_not_know_is_named(make_clf, disk):
     )
 
 
+class WithoutLR(torch.optim.SGD):
+    """An optimiser that has to be told its learning rate."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+
+
 BAD_OPTIONS = [
-    ({"optimizer": "sdg"}, "optimizer must be one of 'sgd', 'adam', 'adamw' or a class"),
+    (
+        {"optimizer": "sdg"},
+        "optimizer must be one of 'adadelta', .*'nadam', .*'sgd' or a class of .* Got 'sdg'",
+    ),
+    ({"optimizer": "sparseadam"}, "optimizer must be one of"),
+    ({"optimizer": "lbfgs", "clip_grad_norm": 1.0}, "clip_grad_norm is not possible with"),
+    ({"optimizer": "lbfgs", "fused": True}, "fused=True is not possible: the optimizer is Full"),
+    ({"optimizer": "rmsprop", "optimizer_params": {"beta": 1}}, "RMSprop has no argument 'beta'"),
     ({"optimizer": dict}, "optimizer must be .* Got <class 'dict'>"),
+    ({"optimizer": torch.optim.Optimizer}, "class of torch.optim that has an argument lr. Got"),
+    ({"optimizer": torch.optim.SparseAdam}, "not suit SparseAdam, or that does not suit the net"),
+    ({"optimizer": WithoutLR, "lr": "auto"}, "WithoutLR has no lr of its own: give lr a number"),
+    ({"optimizer": "adam", "optimizer_params": {"differentiable": ...}}, "do not suit Adam"),
     ({"optimizer": 3}, "The 'optimizer' parameter .* Got 3"),
     ({"lr": "fast"}, "The 'lr' parameter .* Got 'fast'"),
     ({"max_epochs": "many"}, "The 'max_epochs' parameter .* Got 'many'"),
@@ -405,10 +572,11 @@ def test_memory_is_kept_where_its_options_only_change(
     assert not np.allclose(get_weights(clf)[0], get_weights(other)[0], atol=1e-4)
 
 
-def test_lbfgs_ends_where_it_finds_no_finite_loss(make_clf, disk):
+@pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, "lbfgs"])
+def test_lbfgs_ends_where_it_finds_no_finite_loss(make_clf, disk, optimizer):
     # Its steps go on until they find a minimum, or have been tried so often: here, for ever.
     clf = make_clf(
-        optimizer=torch.optim.LBFGS, optimizer_params={"max_iter": 2**62}, lr=1e30, max_epochs=2
+        optimizer=optimizer, optimizer_params={"max_iter": 2**62}, lr=1e38, max_epochs=2
     )
     with pytest.warns(ConvergenceWarning, match="diverged in epoch 1"):
         clf.fit(*disk)

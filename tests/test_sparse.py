@@ -117,8 +117,9 @@ def read_peak():
 
 rng = np.random.RandomState(0)
 n_rows, n_columns = 20_000, 20_000
-shape = n_rows, n_columns
-X = sparse.random_array(shape, density=1e-3, random_state=rng, format="FORMAT", dtype="f4")
+# A generator of the newer kind, whose choices need no list of all cells.
+cells = {"density": 1e-3, "random_state": np.random.default_rng(0), "format": "FORMAT"}
+X = sparse.random_array((n_rows, n_columns), dtype="f4", **cells)
 y = rng.randint(2, size=n_rows)
 params = dict(max_epochs=1, early_stopping=True, dropout=0.1, fused=FUSED)
 MLPDiskClassifier((8,), max_epochs=1).fit(np.eye(2), [0, 1])

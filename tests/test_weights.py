@@ -115,13 +115,7 @@ LABELS = {
     "uint64": np.array([1, 2**63 + 5], np.uint64),
     "bools": [False, True],
     "ints as objects": np.array([1, 2], object),
-    "durations": pytest.param(
-        np.array([1, 2], "m8[s]"),
-        marks=pytest.mark.skipif(
-            np.lib.NumpyVersion(np.__version__) < "2.2.0",
-            reason="for NumPy before 2.2, its durations and Python's are different keys",
-        ),
-    ),
+    "durations": np.array([1, 2], "m8[s]"),
 }
 
 
@@ -248,10 +242,22 @@ def test_score_takes_weights(make_clf, disk, weights):
     assert clf.score(X, y, weights) == pytest.approx(np.average(right, weights=weights))
 
 
+@pytest.mark.parametrize("unit", [1e-310, 1e308], ids=str)
+def test_score_does_not_know_the_unit_of_weights(make_clf, disk, unit):
+    X, y = disk
+    clf, weights = make_clf().fit(X, y), np.resize([1.0, 0.0, 0.5], len(y))
+    expected = np.average(clf.predict(X) == y, weights=weights)
+    assert clf.score(X, y, weights * unit) == pytest.approx(expected)
+    assert clf.score(X, y, unit) == clf.score(X, y)
+
+
 BAD_WEIGHTS = {
     "negative": ([-1.0] + [1.0] * 199, "Negative values in data passed to `sample_weight`"),
     "all zero": ([0.0] * 200, "Sample weights must contain at least one non-zero number"),
     "NaN": ([np.nan] + [1.0] * 199, "sample_weight contains NaN"),
+    "NaN alone": (np.nan, "sample_weight contains NaN"),
+    "infinity alone": (np.inf, "sample_weight contains infinity"),
+    "negative alone": (-1.0, "Negative values in data passed to `sample_weight`"),
     "too few": ([1.0] * 199, r"sample_weight.shape == \(199,\), expected \(200,\)"),
     "two columns": (np.ones((200, 2)), "Sample weights must be 1D array or scalar"),
     "text": (["heavy"] * 200, "sample_weight must be numbers .* could not convert .*'heavy'"),
@@ -273,6 +279,8 @@ def test_bad_weights_are_refused(make_clf, disk, bad, match):
         with pytest.raises(ValueError, match=match):
             getattr(clf, method)(*disk, sample_weight=bad, **kwargs)
         assert vars(clf) == before
+    with pytest.raises(ValueError, match=match):
+        make_clf().fit(*disk).score(*disk, sample_weight=bad)
 
 
 @pytest.mark.parametrize(

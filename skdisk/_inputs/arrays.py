@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from sklearn.metrics import accuracy_score
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -185,7 +184,7 @@ def locate_labels(classes):
 
 def encode_labels(y, classes, name="y"):
     """Replace each label by its position in `classes`, an int64; refuse those not among them."""
-    codes, labels = pd.factorize(y)
+    codes, labels = _number_labels(y)
     known = locate_labels(classes)
     positions = np.array([known.get(label, -1) for label in labels])
     unknown = labels[positions < 0]
@@ -198,13 +197,24 @@ def encode_labels(y, classes, name="y"):
     return positions[codes]
 
 
-def compute_accuracy(y, predicted, sample_weight):
-    """Compute the share of rows whose label is predicted; refuse labels of another kind."""
-    y = _as_labels(y, "y")
+def _number_labels(y):
+    """Give each label a number; return the number of each row, and the different labels."""
+    if y.dtype.kind not in "OU":
+        return pd.factorize(y)
+    # pandas 2.2 takes strings for equal that differ behind a null character only.
+    numbers = {}
+    codes = [numbers.setdefault(label, len(numbers)) for label in y.tolist()]
+    return codes, np.array([*numbers], dtype=object)
+
+
+def compute_accuracy(y, predicted, weights):
+    """Compute the share, by weights of rows or None, of right labels; refuse another kind."""
+    y = column_or_1d(_as_labels(y, "y"))
+    check_consistent_length(y, predicted)
     kinds = [KINDS.get(labels.dtype.kind, "strings") for labels in (y, predicted)]
     if kinds[0] != kinds[1]:
         raise ValueError(
             f"y has labels that are {kinds[0]}, of dtype {y.dtype}; the classes of the fit are "
             f"{kinds[1]}, of dtype {predicted.dtype}. Convert y to the type that it had in fit."
         )
-    return accuracy_score(y, predicted, sample_weight=sample_weight)
+    return float(np.average(y == predicted, weights=weights))

@@ -41,7 +41,9 @@ MEMORY = {
     torch.optim.AdamW: MOMENTS,
 }
 
-COUNT = Interval(Integral, 0, 2**62, closed="left")
+# float64 has all counts up to here, and whatever is added by training on, the kernel's ints have.
+MOST = 2**53
+COUNT = Interval(Integral, 0, MOST, closed="both")
 SIZE = Interval(Integral, 1, 2**62, closed="left")
 SETTINGS = {
     "activation": [StrOptions(set(ACTIVATIONS))],
@@ -291,6 +293,8 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
             is_right = is_right and all(isinstance(item, dict | None) for item in values)
             expect(is_right, f"{what}: there must be a list of dicts, {length} in number")
             _check_numbers(values, what)
+        for values in noted.optimizer:
+            _check_steps((values or {}).get("step", 0), what)
         load_optimizer(optimizer, parameters, noted)
     [group] = optimizer.param_groups
     # torch's own checks are in the constructor only. Schedulers of torch begin at initial_lr.
@@ -318,3 +322,11 @@ def _check_numbers(value, what):
             _check_numbers(value.item(), what)
     elif isinstance(value, Real):
         expect(abs(value) <= LARGEST, f"{what} is {value}")
+
+
+def _check_steps(steps, what):
+    """Check a number of steps, which torch keeps in a tensor: the kernel counts them in ints."""
+    if isinstance(steps, torch.Tensor) and steps.ndim == 0:
+        steps = steps.item()
+    is_right = isinstance(steps, Real) and 0 <= steps <= MOST and steps % 1 == 0
+    expect(is_right, f"{what} is {steps} steps, which cannot be counted")

@@ -1,6 +1,6 @@
 """Parameters as users give them: numbers of any type and size, and objects that a call changes.
 
-No torch: `make_disk` needs none.
+And the types of what most calls take. No torch: `make_disk` needs none.
 """
 
 import math
@@ -9,7 +9,12 @@ from decimal import Decimal
 from numbers import Integral, Number, Real
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
 
+# What rows may be; data frames are array-like.
+Rows = ArrayLike | sparse.spmatrix | sparse.sparray
+RandomState = int | np.random.RandomState | None
 # The network computes in float32; what is larger is infinite there.
 LARGEST = float(np.finfo(np.float32).max)
 # The most memory that is believed where the system does not tell how much there is.
@@ -97,6 +102,23 @@ def check_memory(name, value, n_bytes):
             f"{name}={write_value(value)} asks for at least {_round(n_bytes)} bytes of memory. "
             f"This machine has {_round(available)}. Make {name} smaller."
         )
+
+
+def check_layer(layer, sizes):
+    """Check which hidden layer is asked for, of such sizes; return its position from the front."""
+    if not sizes:
+        raise ValueError(
+            "hidden_activations needs a hidden layer, and this network has none: "
+            "hidden_layer_sizes=()."
+        )
+    if isinstance(layer, bool) or not isinstance(layer, Integral):
+        raise TypeError(f"layer must be an int. Got {layer!r}.")
+    if not -len(sizes) <= layer < len(sizes):
+        raise ValueError(
+            f"layer must be a position in the hidden layers, which have {sizes} units: "
+            f"{-len(sizes)} to {len(sizes) - 1}. Got {layer}."
+        )
+    return int(layer) % len(sizes)
 
 
 class Lent:

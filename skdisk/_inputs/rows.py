@@ -85,7 +85,14 @@ def _is_good_array(X):
 def _as_container(X, name):
     """Make what is neither sparse nor a frame an array, and refuse what holds no numbers."""
     if sparse.issparse(X):
+        if X.ndim != 2:
+            raise ValueError(f"Expected 2D array, got {name} of shape {X.shape}, which is sparse.")
         _check_indices(X, name)
+    elif isinstance(X, pd.DataFrame):
+        fills = [getattr(dtype, "fill_value", None) for dtype in X.dtypes]
+        # scikit-learn would make a sparse matrix of it, and pandas does so of zeros only.
+        if fills and None not in fills and any(fill != 0 for fill in fills):
+            X = X.sparse.to_dense()
     elif not (isinstance(X, np.matrix) or hasattr(X, "columns")):
         X = as_array(X, name)
     _check_numbers(X, name)
@@ -107,6 +114,9 @@ def _check_indices(X, name):
     try:
         # The check cuts off what is too long, which must not be the user's own.
         make((X.data, X.indices, X.indptr), shape=X.shape).check_format(full_check=True)
+        # Where the last of them is 0, SciPy looks at no other.
+        if (np.diff(X.indptr) < 0).any():
+            raise ValueError("the numbers in indptr descend")
     except ValueError as error:
         raise ValueError(
             f"{name} is a damaged {X.format.upper()} matrix: {error}. Make it anew."

@@ -27,7 +27,8 @@ def check_sample_weight(sample_weight, X):
     # Only the number of rows is looked at.
     rows = np.empty((X.shape[0], 0))
     if sample_weight.ndim == 0:
-        sample_weight = sample_weight.item()
+        # A number alone scikit-learn takes unseen.
+        sample_weight = np.full(X.shape[0], sample_weight)
     # Values beyond float64 become infinite here, and are refused as such.
     with np.errstate(over="ignore"):
         sample_weight = check_values(

@@ -53,6 +53,52 @@ static bool fail_number(const char *argument, double value, const char *expected
     return false;
 }
 
+/* What has a length is no number: of an array of one item Python would take that item. */
+static bool has_length(PyObject *object) {
+    bool has = PyObject_Size(object) >= 0;
+    PyErr_Clear();
+    return has;
+}
+
+/* Say in words what an object is not; want of memory stays what it is. */
+static bool fail_conversion(const char *argument, PyObject *object, const char *expected) {
+    bool is_too_large = false;
+    if (PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) return false;
+        is_too_large = PyErr_ExceptionMatches(PyExc_OverflowError);
+        PyErr_Clear();
+    }
+    if (is_too_large) PyErr_Format(PyExc_ValueError, "%s is too large a number.", argument);
+    else
+        PyErr_Format(PyExc_TypeError, "%s must be %s. Got %R instead.", argument, expected,
+                     (PyObject *)Py_TYPE(object));
+    return false;
+}
+
+static bool read_real(const char *argument, PyObject *object, double *value) {
+    if (!has_length(object)) {
+        *value = PyFloat_AsDouble(object);
+        if (!PyErr_Occurred()) return true;
+    }
+    return fail_conversion(argument, object, "a number");
+}
+
+static bool read_integer(const char *argument, PyObject *object, int64_t *value) {
+    if (!has_length(object)) {
+        *value = PyLong_AsLongLong(object);
+        if (!PyErr_Occurred()) return true;
+    }
+    return fail_conversion(argument, object, "an integer");
+}
+
+static bool read_truth(const char *argument, PyObject *object, bool *value) {
+    if (!has_length(object)) {
+        *value = PyObject_IsTrue(object) == 1;
+        if (!PyErr_Occurred()) return true;
+    }
+    return fail_conversion(argument, object, "true or false");
+}
+
 static bool check_not_negative(const char *argument, double value) {
     if (value >= 0 && value <= FLT_MAX) return true;
     return fail_number(argument, value, "a float32 of at least 0");
@@ -378,8 +424,22 @@ static bool check_data(Arrays *arrays, const DataArguments *given, const Network
 
 /* ---------------------------------------------------------------------- settings of a training */
 
-static bool check_settings(Settings *settings, const char *optimizer) {
-    int found = find_name("optimizer", optimizer, OPTIMIZERS, N_OPTIMIZERS);
+typedef struct {
+    const char *optimizer;
+    PyObject *batch_size, *momentum, *nesterov, *weight_decay, *beta1, *beta2, *eps, *max_norm;
+} SettingsArguments;
+
+static bool check_settings(const SettingsArguments *given, Settings *settings) {
+    if (!read_integer("batch_size", given->batch_size, &settings->batch_size) ||
+        !read_real("momentum", given->momentum, &settings->momentum) ||
+        !read_truth("nesterov", given->nesterov, &settings->nesterov) ||
+        !read_real("weight_decay", given->weight_decay, &settings->weight_decay) ||
+        !read_real("beta1", given->beta1, &settings->beta1) ||
+        !read_real("beta2", given->beta2, &settings->beta2) ||
+        !read_real("eps", given->eps, &settings->eps) ||
+        !read_real("max_norm", given->max_norm, &settings->max_norm))
+        return false;
+    int found = find_name("optimizer", given->optimizer, OPTIMIZERS, N_OPTIMIZERS);
     if (found < 0) return false;
     settings->optimizer = (Optimizer)found;
     if (settings->batch_size < 1)
@@ -465,15 +525,6 @@ static PyObject *make_losses(const Epochs *epochs, int64_t batch_size) {
 
 /* ------------------------------------------------------------------------------- the functions */
 
-/* An integer that is too large for its type is a value that does not fit, like others. */
-static PyObject *fail_parsing(void) {
-    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
-        PyErr_Clear();
-        PyErr_SetString(PyExc_ValueError, "An argument is too large a number.");
-    }
-    return NULL;
-}
-
 static PyObject *finish(Arrays *arrays, PyObject *result) {
     release(arrays);
     return result;
@@ -501,33 +552,30 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     NetworkArguments network_given;
     DataArguments data_given;
     EpochsArguments epochs_given;
-    PyObject *memory_given[2], *dropout_given;
-    const char *optimizer;
+    SettingsArguments settings_given;
+    PyObject *memory_given[2], *n_steps_given, *dropout_given;
     Settings settings = {0};
     State state = {0};
-    int nesterov;
-    long long n_steps, batch_size;
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOsOOOLLsdpdddddOOOOOOOOOO:train", names,
+            args, keywords, "$sOsOOOOOsOOOOOOOOOOOOOOOOO:train", names,
             &network_given.instruction_set, &network_given.sizes, &network_given.activation,
-            &network_given.parameters, &memory_given[0], &memory_given[1], &n_steps, &batch_size,
-            &optimizer, &settings.momentum, &nesterov, &settings.weight_decay, &settings.beta1,
-            &settings.beta2, &settings.eps, &settings.max_norm, &dropout_given,
+            &network_given.parameters, &memory_given[0], &memory_given[1], &n_steps_given,
+            &settings_given.batch_size, &settings_given.optimizer, &settings_given.momentum,
+            &settings_given.nesterov, &settings_given.weight_decay, &settings_given.beta1,
+            &settings_given.beta2, &settings_given.eps, &settings_given.max_norm, &dropout_given,
             &data_given.rows.values, &data_given.rows.indices, &data_given.rows.indptr,
             &data_given.labels, &data_given.row_weights, &data_given.row_keys,
             &epochs_given.orders, &epochs_given.learning_rates, &epochs_given.seeds))
-        return fail_parsing();
-    settings.batch_size = batch_size;
-    settings.nesterov = nesterov;
-    state.n_steps = n_steps;
+        return NULL;
 
     Arrays arrays = {.n = 0};
     CheckedNetwork checked;
     Data data;
     Epochs epochs;
     bool drops;
-    if (!check_settings(&settings, optimizer) ||
+    if (!check_settings(&settings_given, &settings) ||
+        !read_integer("n_steps", n_steps_given, &state.n_steps) ||
         !check_network(&arrays, &network_given, true, &checked) ||
         !check_dropout(&arrays, dropout_given, checked.network.n_layers - 1, &settings, &drops) ||
         !check_memory(&arrays, memory_given, &settings, checked.n_parameters, &state) ||
@@ -535,8 +583,8 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
         !check_epochs(&arrays, &epochs_given, data.X.n_rows, &epochs) ||
         !check_no_overlap(&arrays))
         return finish(&arrays, NULL);
-    if (n_steps < 0 || n_steps > INT64_MAX / 2) {
-        fail_number("n_steps", (double)n_steps, "at least 0 and a count");
+    if (state.n_steps < 0 || state.n_steps > INT64_MAX / 2) {
+        fail_number("n_steps", (double)state.n_steps, "at least 0 and a count");
         return finish(&arrays, NULL);
     }
     if (drops && !(data.row_keys && epochs.seeds)) {
@@ -545,7 +593,7 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
         return finish(&arrays, NULL);
     }
 
-    PyObject *losses = make_losses(&epochs, batch_size);
+    PyObject *losses = make_losses(&epochs, settings.batch_size);
     if (!losses) return finish(&arrays, NULL);
     float *room = (float *)(void *)PyByteArray_AsString(losses);
     state.parameters = checked.parameters;
@@ -574,7 +622,7 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
             &network_given.sizes, &network_given.activation, &network_given.parameters,
             &data_given.rows.values, &data_given.rows.indices, &data_given.rows.indptr,
             &data_given.labels, &data_given.row_weights))
-        return fail_parsing();
+        return NULL;
 
     Arrays arrays = {.n = 0};
     CheckedNetwork checked;
@@ -607,7 +655,7 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
             args, keywords, "$sOsOOOOsO:predict", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &form_given, &out_given))
-        return fail_parsing();
+        return NULL;
 
     Arrays arrays = {.n = 0};
     CheckedNetwork checked;
@@ -633,25 +681,26 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
                             "indices",         "indptr",      "layer",      "out",        NULL};
     NetworkArguments network_given;
     RowsArguments rows_given;
-    long long layer;
-    PyObject *out_given;
+    int64_t layer;
+    PyObject *layer_given, *out_given;
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOsOOOOLO:compute_outputs", names, &network_given.instruction_set,
+            args, keywords, "$sOsOOOOOO:compute_outputs", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.parameters,
-            &rows_given.values, &rows_given.indices, &rows_given.indptr, &layer, &out_given))
-        return fail_parsing();
+            &rows_given.values, &rows_given.indices, &rows_given.indptr, &layer_given, &out_given))
+        return NULL;
 
     Arrays arrays = {.n = 0};
     CheckedNetwork checked;
     Rows X;
     float *out;
     if (!check_network(&arrays, &network_given, false, &checked) ||
-        !check_rows(&arrays, &rows_given, checked.network.sizes[0], &X))
+        !check_rows(&arrays, &rows_given, checked.network.sizes[0], &X) ||
+        !read_integer("layer", layer_given, &layer))
         return finish(&arrays, NULL);
     if (layer < 1 || layer > checked.network.n_layers) {
         PyErr_Format(PyExc_ValueError, "layer must be 1 to %lld. Got %lld instead.",
-                     (long long)checked.network.n_layers, layer);
+                     (long long)checked.network.n_layers, (long long)layer);
         return finish(&arrays, NULL);
     }
     out = hold_matrix(&arrays, out_given, "out", FLOAT32, X.n_rows, checked.network.sizes[layer],

@@ -184,13 +184,24 @@ def get_parameters(module):
 def has_hooks(module):
     """Tell whether somebody looks into the parts of a plain `MLP`, or has given one a function."""
     # torch has no public way to ask for hooks.
-    return any(
+    return has_hooks_of_all_modules() or any(
         "forward" in vars(part)
         or part._forward_hooks
         or part._forward_pre_hooks
         or part._backward_hooks
         or part._backward_pre_hooks
         for part in (module, module.layers, *module.layers)
+    )
+
+
+def has_hooks_of_all_modules():
+    """Tell whether somebody looks into all modules that torch ever runs."""
+    own = torch.nn.modules.module
+    return bool(
+        own._global_forward_hooks
+        or own._global_forward_pre_hooks
+        or own._global_backward_hooks
+        or own._global_backward_pre_hooks
     )
 
 
@@ -206,3 +217,13 @@ def unflatten(flat, tensors):
     for t in tensors:
         t.copy_(torch.tensor(flat[start : start + t.numel()]).view(t.shape))
         start += t.numel()
+
+
+def split(flat, layer_sizes):
+    """Split a flat array into weights and biases of each layer, in turn, which are views of it."""
+    shapes = [
+        shape for n_in, n_out in pairwise(layer_sizes) for shape in ((n_out, n_in), (n_out,))
+    ]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = np.split(flat, ends[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

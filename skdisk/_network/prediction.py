@@ -13,7 +13,15 @@ import torch
 from torch.nn.functional import linear
 
 from .. import _kernel
-from .mlp import ACTIVATIONS, MLP, flatten, get_parameters, has_hooks, unflatten
+from .mlp import (
+    ACTIVATIONS,
+    MLP,
+    flatten,
+    get_parameters,
+    has_hooks,
+    has_hooks_of_all_modules,
+    unflatten,
+)
 from .surroundings import count_rows_at_once, leave_as_found
 
 # What a layer gives beyond this is taken as this, in float64, so that the next one is finite.
@@ -36,6 +44,8 @@ def compute_proba(module, X, form):
 
 def compute_proba_of_arrays(network, flat, X, form, device=CPU):
     """Do the same with flat parameters of a network, as the kernel trains them."""
+    if has_hooks_of_all_modules():
+        return compute_proba(make_module(network, flat), X, form)
     if device == CPU and _kernel.explain_absence() is None:
         return _compute_by_kernel(network, flat, X, form)
     chunks = [_compute_in_float64(network, flat, X[rows], form, device) for rows in _split(X)]
@@ -99,16 +109,52 @@ def _compute_in_float64(network, flat, X, form, device=CPU):
     other rows. Computed in float64 and rounded to as many digits as float32 has, each row has the
     same scores in any company, as users and scikit-learn's checks expect.
     """
-    device = CPU if device.type == "mps" else device
-    X, parameters = X.to(device, torch.float64), torch.tensor(flat, dtype=torch.float64).to(device)
-    activation = ACTIVATIONS[network.activation]()
-    for layer, (n_in, n_out) in enumerate(pairwise(network.layer_sizes)):
-        weights, biases, parameters = parameters.tensor_split((n_in * n_out, n_in * n_out + n_out))
-        X = linear(activation(X) if layer else X, weights.view(n_out, n_in), biases)
-        X.clamp_(-LARGEST, LARGEST)
+    X = _compute_layers(network, network.layer_sizes, flat, X, device)
     digits, exponents = np.frexp(X.T.cpu().numpy())
     scores = np.ldexp(digits.astype(np.float32).astype(np.float64), exponents)
     return _give_form(log_softmax(scores).T, form)
+
+
+def _compute_layers(network, layer_sizes, flat, X, device):
+    """Compute in float64, through the first layers, what the last of these gives to its f."""
+    device = CPU if device.type == "mps" else device
+    X, flat = X.to(device, torch.float64), torch.tensor(flat, dtype=torch.float64).to(device)
+    activation = ACTIVATIONS[network.activation]()
+    for layer, (n_in, n_out) in enumerate(pairwise(layer_sizes)):
+        weights, biases, flat = flat.tensor_split((n_in * n_out, n_in * n_out + n_out))
+        X = linear(activation(X) if layer else X, weights.view(n_out, n_in), biases)
+        X.clamp_(-LARGEST, LARGEST)
+    return X
+
+
+def compute_hidden(network, flat, X, layer, device=CPU):
+    """Compute what comes out of a hidden layer, 1 the first: finite float32, (n_samples, n_units).
+
+    Rows that overflow on the way through the kernel are computed again in float64.
+    """
+    out = np.empty((len(X), network.layer_sizes[layer]), dtype=np.float32)
+    by_kernel = device == CPU and _kernel.explain_absence() is None
+    for rows in _split(X):
+        chunk, part = X[rows], out[rows]
+        if by_kernel:
+            chunk = chunk.cpu()
+            _kernel.compute_outputs(network, flat, chunk.numpy(), layer, out=part)
+            overflown = ~np.isfinite(part).all(axis=1)
+            if overflown.any():
+                part[overflown] = _compute_hidden_in_float64(
+                    network, flat, chunk[overflown], layer, device
+                )
+        else:
+            part[:] = _compute_hidden_in_float64(network, flat, chunk, layer, device)
+    return out
+
+
+@leave_as_found
+@torch.inference_mode()
+def _compute_hidden_in_float64(network, flat, X, layer, device):
+    X = _compute_layers(network, network.layer_sizes[: layer + 1], flat, X, device)
+    largest = torch.finfo(torch.float32).max
+    return ACTIVATIONS[network.activation]()(X).clamp_(-largest, largest).cpu().numpy()
 
 
 # An exponential that rounds to 0 is what it should be.

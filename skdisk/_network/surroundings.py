@@ -10,9 +10,13 @@ import os
 import threading
 import traceback
 import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # A step of fewer floating-point operations runs on one thread. Measured on two cores, with hidden
 # layers of 16 to 256 units and batches of 128 to 4,096 rows: on an idle machine a second thread
@@ -114,7 +118,7 @@ class _Surroundings:
             warnings.filters = self.filters
 
 
-def leave_as_found(function):
+def leave_as_found(function: _Function) -> _Function:
     """Decorate a function that enters torch: what it has found is there again when it ends.
 
     So it is where an interrupt ends it, at any moment.

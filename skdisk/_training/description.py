@@ -5,8 +5,6 @@ the classes that a training consists of. Plain things cannot say what somebody e
 callback, a layer, a hook, an optimiser that is not torch's.
 """
 
-import math
-from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +12,9 @@ import torch
 from torch import nn
 
 from .. import _kernel
+from .._network.mlp import split
 from .callbacks import PrintTenLines, ShowProgress
+from .lbfgs import FullBatchLBFGS
 from .net import without_batches
 from .state import Settings, State, begin, load_optimizer, make_net
 
@@ -39,14 +39,19 @@ def is_plain(value):
     return value is None or type(value) in (bool, int, float, str) or isinstance(value, np.generic)
 
 
-def is_of_torch(optimizer):
-    """Tell whether a class is an optimiser that torch.optim has under its name."""
-    return getattr(torch.optim, getattr(optimizer, "__name__", ""), None) is optimizer
+def _look_up(name):
+    own = FullBatchLBFGS
+    return own if name == own.__name__ else getattr(torch.optim, name, None)
+
+
+def is_known(optimizer):
+    """Tell whether a class is an optimiser that `find_optimizer` finds by its name."""
+    return _look_up(getattr(optimizer, "__name__", "")) is optimizer
 
 
 def find_optimizer(name):
-    """Find the optimiser of that name in torch.optim."""
-    optimizer = getattr(torch.optim, name, None) if isinstance(name, str) else None
+    """Find the optimiser of that name in torch.optim, or our own."""
+    optimizer = _look_up(name) if isinstance(name, str) else None
     if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
         return optimizer
     raise ValueError(f"{name!r} is not an optimizer of torch.optim")
@@ -94,7 +99,7 @@ def describe(settings, state):
     optimizer = groups = None
     if state.net is None:
         arrays = state.arrays
-        parameters = _split(arrays.parameters, settings.network.layer_sizes)
+        parameters = split(arrays.parameters, settings.network.layer_sizes)
     else:
         arrays, made = _kernel.State(None), state.net.optimizer_
         parameters = list(state.net.module_.parameters())
@@ -112,16 +117,6 @@ def describe(settings, state):
             "generator": state.generator.get_state().numpy(),
         },
     }
-
-
-def _split(flat, layer_sizes):
-    """Split flat parameters into weights and biases of each layer."""
-    shapes = [
-        shape for n_in, n_out in pairwise(layer_sizes) for shape in ((n_out, n_in), (n_out,))
-    ]
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
-    parts = np.split(flat, ends[:-1])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def restore(description):

@@ -10,9 +10,10 @@ from functools import lru_cache
 
 import torch
 from skorch.callbacks import BatchScoring, EpochScoring, LRScheduler
+from torch.optim import optimizer as optimizers
 
 from .. import _kernel
-from .._network.mlp import get_parameters, has_hooks
+from .._network.mlp import get_parameters, has_hooks, has_hooks_of_all_modules
 from .batches import FEW_ROWS, TensorBatches
 from .net import find_watchers
 
@@ -75,6 +76,14 @@ def _find_batches(batches):
 def _find_kernel():
     absence = _kernel.explain_absence()
     return absence and f"there is no compiled kernel: {absence}"
+
+
+def _find_hooks_of_all():
+    if has_hooks_of_all_modules():
+        return "there are hooks of all modules of torch"
+    if optimizers._global_optimizer_pre_hooks or optimizers._global_optimizer_post_hooks:
+        return "there are hooks of all optimizers of torch"
+    return None
 
 
 def _find_module(module):
@@ -149,6 +158,7 @@ def find_obstacle(plan, net, batches):
         or _find_device(plan)
         or _find_optimizer(plan, net)
         or _find_batches(batches)
+        or _find_hooks_of_all()
     )
     if obstacle or net is None:
         return obstacle

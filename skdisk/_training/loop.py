@@ -99,6 +99,9 @@ def train(plan, state):
             training.put_in_order()
     finally:
         ctrl_c.stop_listening()
+    if ctrl_c.was_pressed:
+        # Also where KeyboardInterrupt was caught on its way, or raised where Python lets none out.
+        training.result.ending = Ending.INTERRUPTED
     return training.result
 
 
@@ -163,7 +166,7 @@ class _Training:
             self.batches = self._make_batches()
             self._look_for_obstacles()
         n_left = self.plan.n_epochs
-        while n_left and self.result.ending is Ending.COMPLETE:
+        while n_left and self.result.ending is Ending.COMPLETE and not self.ctrl_c.was_pressed:
             self.noted, start = note(self.state), time.perf_counter()
             if self._is_watched():
                 self._run_watched_epoch(start)

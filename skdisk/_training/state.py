@@ -51,6 +51,11 @@ class Settings(NamedTuple):
         layer_sizes = (self.n_features, *self.hidden_layer_sizes, self.n_classes)
         return _kernel.Network(layer_sizes, self.activation)
 
+    @property
+    def out_activation(self):
+        """The function after the last layer, by scikit-learn's name."""
+        return "softmax"
+
 
 class State:
     """What a training changes: weights, the optimiser's memory, random generator, history.
