@@ -80,14 +80,25 @@ def compute():
 
 def tell(results):
     """Make the text of each number."""
-    fits, told = results["fits"], {}
-    for (name, value), (curve, accuracy) in fits.items():
-        short = f"{name}_{value}".replace("batch_size", "batch").replace("lr_schedule_", "")
-        told[f"{short}_acc"] = f"{accuracy:.1f}"
-        told[f"{short}_loss"] = f"{curve[-1]:.3f}"
-    told |= {
+
+    def write_loss(name, value):
+        return f"{results['fits'][name, value][0][-1]:.3f}"
+
+    def write_accuracy(name, value):
+        return f"{results['fits'][name, value][1]:.1f}"
+
+    return {
+        "lr_0.001_loss": write_loss("lr", 0.001),
+        "lr_0.04_loss": write_loss("lr", 0.04),
+        "momentum_0.0_loss": write_loss("momentum", 0.0),
+        "momentum_0.9_loss": write_loss("momentum", 0.9),
+        "batch_512_loss": write_loss("batch_size", 512),
+        "constant_loss": write_loss("lr_schedule", "constant"),
+        "constant_acc": write_accuracy("lr_schedule", "constant"),
+        "cosine_loss": write_loss("lr_schedule", "cosine"),
+        "cosine_acc": write_accuracy("lr_schedule", "cosine"),
         "seconds": f"{results['seconds']:.1f}",
-        "n_fits": str(len(fits)),
+        "n_fits": str(len(results["fits"])),
         "largest_0": f"{results['largest'][0.0]:.2f}",
         "largest_9": f"{results['largest'][0.9]:.2f}",
         "tables_now": read_accuracy("skdisk, defaults"),
@@ -95,7 +106,6 @@ def tell(results):
         "steps_8": str(3000 // 8),
         "steps_512": str(-(-3000 // 512)),
     }
-    return told
 
 
 def draw(results, folder):

@@ -93,7 +93,6 @@ def tell(results):
     ways = np.array([results[way] for way in ("by_difference", "by_autograd", "by_kernel")])
     told["apart"] = f"{np.abs(ways - results['closed_form']).max() * 1e7:.0f}"
     told["log_10"] = f"{np.log(10):.3f}"
-    told["loss_third"] = f"{-np.log(results['q'][2]):.3f}"
     told["loss_fourth"] = f"{-np.log(results['q'][TRUTH]):.3f}"
     told["two_classes"] = f"{1 / (1 + np.exp(-2)):.3f}"
     told["guess_2"] = f"{np.log(2):.3f}"

@@ -129,7 +129,6 @@ def tell(results):
         "lr": str(LR),
         "q0": _write(results["forward"]["q"][0, 1]),
         "q1": _write(results["forward"]["q"][1, 0]),
-        "d0": _write(results["backward"]["d_z2"][0, 1]),
         "n_weights": str(sum(value.size for value in START.values())),
     }
 
