@@ -44,7 +44,6 @@ KNOWN = [
     ("softmax", "base10_second", 0.097, 0),
     ("step", "steps", 3, 2),
     ("disk", "radius", 0.7979, 0),
-    ("disk", "acc_0", 50, 10),
     ("disk", "acc_10", 50, 10),
     ("disk", "mean_100", 88.8, 4),
     ("disk", "mean_290", 98.07, 0.6),

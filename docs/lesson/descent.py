@@ -25,10 +25,16 @@ CURVATURES = np.array([1.0, 10.0])
 
 
 def learn(parameters):
-    """Train on 3000 points for 30 epochs, and score on fresh ones."""
+    """Train on 3000 points, and score on fresh ones."""
     X, y = make_disk(3000, random_state=0)
-    clf = MLPDiskClassifier(max_epochs=30, random_state=0, **parameters).fit(X, y)
-    return clf.loss_curve_, 100 * clf.score(*make_disk(10_000, random_state=1))
+    clf = MLPDiskClassifier(
+        max_epochs=30,
+        random_state=0,
+        **parameters,
+    )
+    clf.fit(X, y)
+    fresh = make_disk(10_000, random_state=1)
+    return clf.loss_curve_, 100 * clf.score(*fresh)
 
 
 def diverge():

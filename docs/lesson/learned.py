@@ -23,7 +23,12 @@ TRUTH = np.hypot(*GRID.T) < RADIUS
 def learn(sizes, seed, **parameters):
     """Train a network on 2000 points."""
     X, y = make_disk(2000, random_state=seed)
-    clf = MLPDiskClassifier(sizes, max_epochs=100, random_state=seed, **parameters)
+    clf = MLPDiskClassifier(
+        sizes,
+        max_epochs=100,
+        random_state=seed,
+        **parameters,
+    )
     return clf.fit(X, y)
 
 

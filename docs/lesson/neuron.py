@@ -23,7 +23,8 @@ def sigmoid(z):
 
 def learn(y):
     """Train a single neuron on the four points."""
-    return MLPDiskClassifier(hidden_layer_sizes=(), random_state=0).fit(X, y)
+    clf = MLPDiskClassifier(hidden_layer_sizes=(), random_state=0)
+    return clf.fit(X, y)
 
 
 def find_neuron(clf):

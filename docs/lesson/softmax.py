@@ -20,7 +20,7 @@ def softmax(z):
 
 
 def cross_entropy(z, truth):
-    """Compute the loss in nats: minus the logarithm of what the true class is given."""
+    """Compute the loss of the true class, in nats."""
     return -np.log(softmax(z)[truth])
 
 
@@ -28,8 +28,9 @@ def gradient_by_difference(z, truth, h=1e-5):
     """Move each score a little up and a little down."""
     slopes = np.empty(len(z))
     for i, step in enumerate(np.eye(len(z)) * h):
-        rise = cross_entropy(z + step, truth) - cross_entropy(z - step, truth)
-        slopes[i] = rise / (2 * h)
+        above = cross_entropy(z + step, truth)
+        below = cross_entropy(z - step, truth)
+        slopes[i] = (above - below) / (2 * h)
     return slopes
 
 

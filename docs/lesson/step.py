@@ -19,7 +19,7 @@ LR = 0.5
 
 
 def forward(p, X):
-    """Go from rows to probabilities, and keep what the way back needs."""
+    """Go from rows to probabilities; keep all on the way."""
     z1 = X @ p["W1"].T + p["b1"]
     h = np.maximum(z1, 0)
     z2 = h @ p["W2"].T + p["b2"]
@@ -50,9 +50,9 @@ def backward(p, X, y, kept):
 
 
 def take_step(p, X, y, lr=LR):
-    """Subtract the learning rate times the gradient from every weight."""
-    gradient = backward(p, X, y, forward(p, X))
-    return {name: p[name] - lr * gradient[f"d_{name}"] for name in p}
+    """Move every weight against its gradient."""
+    g = backward(p, X, y, forward(p, X))
+    return {name: p[name] - lr * g[f"d_{name}"] for name in p}
 
 
 def take_step_in_torch(p, X, y, lr=LR):

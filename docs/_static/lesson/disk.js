@@ -8,6 +8,7 @@
   const look = (row, column) => bytes[(epoch.get() / 10) * size * size + row * size + column] / 255;
   const plane = skd.plane(box, "The probability of inside on the square", -1, 1, () => {
     plane.field(size, look);
+    plane.edge(size, look);
     plane.circle(radius);
   });
   const last = 10 * (accuracies.length - 1);

@@ -87,7 +87,7 @@ const skd = {
         const [dx, dy] = [(-w2 / length) * far, (w1 / length) * far];
         plane.path([[x - dx, y - dy], [x + dx, y + dy]], color, width, dash);
       },
-      /* Shade n by n fields by a probability, and draw the edge of one half. */
+      /* Shade n by n fields by a probability. */
       field(n, probability) {
         const mix = skd.mixer();
         const side = size / n;
@@ -97,15 +97,24 @@ const skd = {
             context.fillRect(column * side, size - (row + 1) * side, side + 0.6, side + 0.6);
           }
         }
-        context.fillStyle = skd.color("ink");
-        const inside = (row, column) => probability(row, column) > 0.5;
-        for (let row = 0; row < n; row++) {
-          for (let column = 0; column < n; column++) {
-            const [x, y] = [column * side, size - (row + 1) * side];
-            if (column + 1 < n && inside(row, column) !== inside(row, column + 1))
-              context.fillRect(x + side - 1, y - 1, 2, side + 2);
-            if (row + 1 < n && inside(row, column) !== inside(row + 1, column))
-              context.fillRect(x - 1, y - 1, side + 2, 2);
+      },
+      /* Draw where the probability is one half, between the middles of neighbouring fields. */
+      edge(n, probability) {
+        const place = (i) => low + ((i + 0.5) * (high - low)) / n;
+        const sides = [[0, 0, 0, 1], [0, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]];
+        for (let row = 0; row + 1 < n; row++) {
+          for (let column = 0; column + 1 < n; column++) {
+            const crossed = [];
+            for (const [r0, c0, r1, c1] of sides) {
+              const from = probability(row + r0, column + c0) - 0.5;
+              const to = probability(row + r1, column + c1) - 0.5;
+              if (from > 0 === to > 0) continue;
+              const share = from / (from - to);
+              const along = (start, i, j) => place(start + i + share * (j - i));
+              crossed.push([along(column, c0, c1), along(row, r0, r1)]);
+            }
+            for (let i = 0; i + 1 < crossed.length; i += 2)
+              plane.path(crossed.slice(i, i + 2), skd.color("ink"));
           }
         }
       },

@@ -14,6 +14,7 @@
 
   const plane = skd.plane(box, "What the network says, and the lines of its units", -1, 1, () => {
     plane.field(n, probability);
+    plane.edge(n, probability);
     plane.circle(radius);
     W1.forEach((weights, k) => {
       const width = k === chosen ? 4 : 1.5;

@@ -17,7 +17,9 @@
   );
   const plane = skd.plane(box, "The four points and the line of your neuron", -0.6, 1.6, () => {
     const sum = compute();
-    plane.field(44, (row, column) => (sum([(column + 0.5) / 20 - 0.6, (row + 0.5) / 20 - 0.6]) > 0 ? 1 : 0));
+    const place = (i) => (i + 0.5) / 80 - 0.6;
+    plane.field(176, (row, column) => Number(sum([place(column), place(row)]) > 0));
+    plane.line([w1.get(), w2.get()], b.get(), skd.color("ink"));
     if (chosen === "AND")
       plane.line([learned.w1, learned.w2], learned.b, skd.color("muted"), 2, [4, 4]);
     inputs.forEach(([x, y], i) => {
