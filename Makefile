@@ -3,7 +3,8 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench dist lint format clean
+.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench docs dist lint \
+	format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -76,6 +77,9 @@ bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture 
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/run.py
 
+docs: .venv/docs ## Build the site in build/site; a warning is an error, nothing is fetched
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -d build/doctrees docs build/site
+
 # In an environment that has only the file and what it asks for, and away from the checkout. A
 # kernel must be there: fused=True refuses to train without one.
 TRIAL := from skdisk import MLPDiskClassifier, make_disk; X, y = make_disk(1000, random_state=0); \
@@ -112,6 +116,7 @@ format: .venv/installed ## Format the code and mend what can be mended
 
 clean: ## Remove all that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis disk.png
+	rm -rf docs/gallery docs/lesson/generated
 	rm -f skdisk/_kernel/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -119,4 +124,8 @@ clean: ## Remove all that the other targets made
 	$(PYTHON) -m venv .venv
 	rm -f skdisk/_kernel/*.so
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@

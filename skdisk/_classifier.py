@@ -363,7 +363,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
         the columns of `y`, as in `MLPClassifier`.
     n_features_in_ : int
         Number of features seen during fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,), dtype=object
+    feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype=object
         Names of the features, if `X` had column names that are all strings.
     n_iter_ : int
         Number of epochs that the network has been trained for, those before a warm start included.
@@ -390,11 +390,12 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     n_layers_ : int
         Number of layers, those of the features and of the outputs included.
     n_outputs_ : int
-        Number of outputs: one for each class. Two classes have two, and not, as in
+        Number of outputs: one for each class or label. Two classes have two, and not, as in
         `MLPClassifier`, one.
     out_activation_ : str
-        "softmax", the function after the last layer.
-    history_ : DataFrame of shape (n_iter_, n_columns)
+        The function after the last layer: "softmax", or "logistic" for labels of which a row may
+        have several.
+    history_ : DataFrame of shape (`n_iter_`, n_columns)
         One row an epoch: `epoch`, `train_loss`, `valid_loss` and `valid_score` (missing without
         validation), `lr`, `seconds`, and what callbacks recorded.
     fused_ : bool

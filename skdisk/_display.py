@@ -205,8 +205,12 @@ class LossCurveDisplay:
 
         Parameters
         ----------
-        ax, curve_kwargs, log
-            As for `from_estimator`.
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+        curve_kwargs : dict or list of dict, default=None
+            What goes to matplotlib's `plot`: the same for all fits, or a dict for each.
+        log : bool, default=False
+            Whether the axis of the loss is logarithmic.
 
         Returns
         -------

@@ -68,8 +68,10 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         The fitted members.
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted; of several labels a row, the numbers of the columns of `y`.
-    n_features_in_, feature_names_in_
-        As those of a member.
+    n_features_in_ : int
+        Number of features seen during fit.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,), dtype=object
+        Names of the features, if `X` had column names that are all strings.
 
     References
     ----------
@@ -149,8 +151,10 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
             How many candidates, the best by the score of the search, to choose from.
         groups : array-like of shape (n_samples,), default=None
             What `search.cv` splits by, if it does.
-        n_jobs, random_state
-            As those of the ensemble.
+        n_jobs : int, default=None
+            How many networks to train at a time, and a parameter of the ensemble.
+        random_state : int, RandomState instance or None, default=None
+            Where the members' random states come from, a parameter of the ensemble.
 
         Returns
         -------
@@ -190,7 +194,27 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         return cls(estimators, n_members, n_jobs=n_jobs, random_state=random_state).fit(X, y)
 
     def fit(self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Train the members; the parameters are those of `MLPDiskClassifier.fit`."""
+        """Train the members.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training data: numbers, finite in float32.
+        y : array-like of shape (n_samples,)
+            Labels, as `MLPDiskClassifier` takes them.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts, at least 0. None stands for 1.
+
+        Returns
+        -------
+        self : MLPDiskEnsemble
+            The fitted ensemble. It changes only when all members are trained.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter, a member's parameter or the data are not as described.
+        """
         caller = type(self).__name__
         params = check_numbers(caller, self.get_params(deep=False))
         validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)

@@ -1,7 +1,7 @@
 """scikit-learn's own checks of an estimator, for settings of every kind.
 
 `make checks` runs them on all configurations that are drawn here, the suite on three of them. What
-cannot hold for a configuration is said in docs/checks.md.
+cannot hold for a configuration is said in docs/guide/checks.md.
 """
 
 import numpy as np

@@ -1,0 +1,139 @@
+"""Every page of the built site in a browser: at two widths, in the light and in the dark.
+
+`make docs` builds the site. Where it, playwright or Chromium is missing, the tests are skipped.
+"""
+
+import functools
+import importlib.util
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+SITE = Path(__file__).parent.parent / "build" / "site"
+BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+MISSING = {
+    "the site is not built (make docs)": not (SITE / "index.html").exists(),
+    "playwright is not installed (make docs does it)": not importlib.util.find_spec("playwright"),
+    f"there is none of {', '.join(BROWSERS)}": CHROMIUM is None,
+}
+pytestmark = pytest.mark.skipif(
+    any(MISSING.values()), reason="; ".join(filter(MISSING.get, MISSING))
+)
+
+PICTURES = """
+async () => {
+    const pictures = [...document.images];
+    pictures.forEach(picture => { picture.loading = "eager"; });
+    await Promise.allSettled(pictures.map(picture => picture.decode()));
+    return pictures.filter(picture => !picture.naturalWidth).map(picture => picture.src);
+}
+"""
+TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# What a reader looks for, and a page that must be among what is found.
+SEARCHES = {
+    "MLPDiskClassifier": "api/skdisk.MLPDiskClassifier.html",
+    "make_disk": "api/skdisk.make_disk.html",
+    "early stopping": "guide/parameters.html",
+    "alpha": "guide/coming_from_mlpclassifier.html",
+    "learning_rate_init": "guide/coming_from_mlpclassifier.html",
+    "iterator_train": "guide/coming_from_skorch.html",
+    "EarlyStopping": "guide/coming_from_keras.html",
+}
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Serve the site on this machine."""
+    handler = functools.partial(Handler, directory=SITE)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Start Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_tab(browser, address):
+    """Open a tab of a width and mode; what goes wrong in it is added to the list `faults`."""
+    tabs = []
+
+    def open_tab(width, mode, faults):
+        tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=mode)
+        tabs.append(tab)
+        tab.add_init_script(f"localStorage.mode = '{mode}'; localStorage.theme = '{mode}'")
+
+        def note(kind, text):
+            faults.append(f"{tab.url.removeprefix(address)}: {kind}: {text}")
+
+        def note_request(request):
+            if not request.url.startswith((address, "data:", "blob:")):
+                note("request to the outside", request.url)
+
+        def note_console(message):
+            if message.type == "error":
+                note("console", message.text)
+
+        def note_response(response):
+            if response.status >= 400:
+                note(f"status {response.status}", response.url)
+
+        tab.on("request", note_request)
+        tab.on("console", note_console)
+        tab.on("response", note_response)
+        tab.on("pageerror", lambda error: note("error", error))
+        return tab
+
+    yield open_tab
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_is_whole(open_tab, address, width, mode):
+    faults = []
+    tab = open_tab(width, mode, faults)
+    pages = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html"))
+    # The theme's files have a template among them.
+    pages = [page for page in pages if not page.startswith("_static/")]
+    assert "index.html" in pages
+    for page in pages:
+        tab.goto(address + page)
+        assert tab.locator("html").get_attribute("data-theme") in (mode, None), page
+        faults += [f"{page}: picture: {picture}" for picture in tab.evaluate(PICTURES)]
+        if tab.evaluate(TOO_WIDE) > 0:
+            faults.append(f"{page}: {tab.evaluate(TOO_WIDE)} pixels too wide")
+    assert faults == []
+
+
+@pytest.mark.parametrize("words", SEARCHES)
+def test_search_finds(open_tab, address, words):
+    faults = []
+    tab = open_tab(1280, "light", faults)
+    tab.goto(f"{address}search.html?q={words.replace(' ', '+')}")
+    tab.wait_for_selector("#search-results .search-summary:not(:empty)")
+    tab.wait_for_selector("#search-results li a")
+    found = tab.locator("#search-results li a").evaluate_all("links => links.map(a => a.href)")
+    assert any(SEARCHES[words] in link for link in found), found
+    assert faults == []
