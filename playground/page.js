@@ -607,7 +607,11 @@ async function copyPython() {
 makeSelects();
 readColors();
 set(readSetting(location.hash));
-addEventListener("hashchange", () => set(readSetting(location.hash)));
+addEventListener("hashchange", () => {
+  set(readSetting(location.hash));
+  // Whoever followed a link further down is brought to what it has set.
+  $("train").focus();
+});
 $("setting").addEventListener("change", () => {
   set(Object.fromEntries(new FormData($("setting"))));
 });

@@ -299,9 +299,14 @@ def test_a_setting_stands_in_the_address_and_in_the_lines(page, address):
     page.get_by_label("Hidden layers").select_option("3")
     page.get_by_label("Learning rate").select_option("0.1")
     assert page.url == f"{address}index.html#hidden=3&lr=0.1"
+    page.get_by_text("How far do three units get?").click()
+    page.get_by_role("link", name="other weights").click()
+    train = page.get_by_role("button", name="Train")
+    train.and_(page.locator(":focus")).wait_for()
+    assert page.get_by_label("Random state").input_value() == "3"
     page.goto("index.html#hidden=8-8&points=100&epochs=40")
     assert page.get_by_label("Points").input_value() == "100"
-    page.get_by_role("button", name="Train").click()
+    train.click()
     page.wait_for_function("document.querySelector('#pg-train').disabled")
     names = run_python(page.inner_text("#pg-python"))
     clf = names["clf"]
