@@ -11,6 +11,7 @@ BUILD = HERE.parent / "build"
 sys.path.insert(0, str(HERE))
 
 from inventories import ADDRESSES, write_inventories
+from lesson.making import GENERATED, make_pages
 
 # One thread computes the same numbers whatever the machine has.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -64,6 +65,8 @@ intersphinx_mapping = {
     )
 }
 
+make_pages()
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
@@ -107,8 +110,8 @@ mathjax_path = "tex-svg.js"
 html_theme = "pydata_sphinx_theme"
 html_title = "skdisk"
 html_favicon = "_static/favicon.svg"
-html_static_path = ["_static", str(MATHJAX.locate())]
-html_css_files = ["skdisk.css"]
+html_static_path = ["_static", str(MATHJAX.locate()), str(GENERATED / "animation")]
+html_css_files = ["skdisk.css", "lesson/lesson.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {

@@ -406,10 +406,11 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     n_layers_ : int
         Number of layers, those of the features and of the outputs included.
     n_outputs_ : int
-        Number of outputs: one for each class. Two classes have two, and not, as in
+        Number of outputs: one for each class or label. Two classes have two, and not, as in
         `MLPClassifier`, one.
     out_activation_ : str
-        "softmax", the function after the last layer.
+        The function after the last layer: "softmax", or "logistic" for labels of which a row may
+        have several.
     history_ : DataFrame of shape (`n_iter_`, n_columns)
         One row an epoch: `epoch`, `train_loss`, `valid_loss` and `valid_score` (missing without
         validation), `lr`, `seconds`, and what callbacks recorded.

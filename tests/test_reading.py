@@ -59,6 +59,14 @@ def test_two_classes_have_two_outputs(make_clf, disk):
     np.testing.assert_allclose(clf.predict_proba(disk[0]), proba, atol=1e-6)
 
 
+def test_several_labels_have_an_output_each(make_clf, disk):
+    X, y = disk
+    clf = make_clf().fit(X, np.c_[y, X[:, 0] > 0, X[:, 1] > 0].astype(int))
+    assert (clf.n_layers_, clf.n_outputs_, clf.out_activation_) == (3, 3, "logistic")
+    scores = clf.hidden_activations(X) @ clf.coefs_[1] + clf.intercepts_[1]
+    np.testing.assert_allclose(clf.predict_proba(X), 1 / (1 + np.exp(-scores)), atol=1e-6)
+
+
 def test_what_is_read_is_a_copy_and_the_same_with_a_net(make_clf, get_weights, disk):
     clf = make_clf(hidden_layer_sizes=(5, 4)).fit(*disk)
     before = clf.predict_proba(disk[0])

@@ -55,7 +55,7 @@ class Settings(NamedTuple):
     @property
     def out_activation(self):
         """The function after the last layer, by scikit-learn's name."""
-        return "softmax"
+        return "logistic" if self.output == "sigmoid" else "softmax"
 
 
 class State:
