@@ -9,6 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import metadata
 from numbers import Integral, Real
 from typing import Any, Literal, Self, get_args
 
@@ -122,6 +123,17 @@ BYTES_PER_WEIGHT = 12
 FITTED = (*("classes_", "n_features_in_", "feature_names_in_", "_settings", "_state", "_result"),)
 
 
+def make_link_template(project_urls):
+    """Make the address of a class's page on the site, of the URLs of the package's metadata.
+
+    Where they name no documentation the address is "", and scikit-learn shows no link.
+    """
+    urls = dict(url.split(", ", 1) for url in project_urls)
+    if "Documentation" not in urls:
+        return ""
+    return urls["Documentation"].rstrip("/") + "/api/{estimator_module}.{estimator_name}.html"
+
+
 def _find_callback_class(item):
     """Find the class of an item of `callbacks`: a callback, its class, or a pair with a name."""
     callback = item[1] if isinstance(item, tuple) and len(item) == 2 else item
@@ -144,6 +156,10 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
     classes_: np.ndarray
     n_features_in_: int
     feature_names_in_: np.ndarray
+
+    # Of scikit-learn's representation in HTML.
+    _doc_link_module = "skdisk"
+    _doc_link_template = make_link_template(metadata("skdisk").get_all("Project-URL", []))
 
     def predict(self, X: Rows) -> np.ndarray:
         """Predict the label of each row, or which labels it has.

@@ -10,7 +10,8 @@ from sklearn.neural_network import MLPClassifier
 from skorch import NeuralNetClassifier
 from skorch.net import NeuralNet
 
-from skdisk import MLPDiskClassifier
+from skdisk import MLPDiskClassifier, MLPDiskEnsemble
+from skdisk._classifier import make_link_template
 
 ROOT = Path(__file__).parent.parent
 IRIS = load_iris(return_X_y=True, as_frame=True)
@@ -51,7 +52,7 @@ def test_every_parameter_of_skorch_is_in_the_table():
 
 @pytest.mark.parametrize("library", ["mlpclassifier", "skorch", "keras"])
 def test_every_new_name_is_a_name_of_skdisk(library):
-    clf = MLPDiskClassifier(early_stopping=True).fit(*IRIS)
+    clf = MLPDiskClassifier(random_state=0).fit(*IRIS)
     known = {*dir(clf), "EpochScoring", "max"}
     for old, new in read_table(f"coming_from_{library}.md"):
         names = list_names(old if new.strip() == "the same" else new)
@@ -63,3 +64,16 @@ def test_every_new_name_is_a_name_of_skdisk(library):
 def test_links_into_the_repository_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("cls", [MLPDiskClassifier, MLPDiskEnsemble])
+def test_the_html_representation_links_to_the_page_of_the_class(cls, monkeypatch):
+    urls = ["Source, https://host/code", "Documentation, https://host/site/"]
+    monkeypatch.setattr(cls, "_doc_link_template", make_link_template(urls))
+    page = f"api/skdisk.{cls.__name__}"
+    assert f"https://host/site/{page}.html" in cls()._repr_html_()
+    assert (ROOT / "docs" / f"{page}.rst").exists()
+
+
+def test_there_is_no_link_without_an_address():
+    assert make_link_template(["Source, https://host/code"]) == ""
