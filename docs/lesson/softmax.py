@@ -95,6 +95,8 @@ def tell(results):
     told["apart"] = f"{np.abs(ways - results['closed_form']).max() * 1e7:.0f}"
     told["log_10"] = f"{np.log(10):.3f}"
     told["loss_fourth"] = f"{-np.log(results['q'][TRUTH]):.3f}"
+    others = np.delete(results["powers"], TRUTH).sum()
+    told["rise"] = f"{np.log(others) - SCORES[TRUTH]:.2f}"
     told["two_classes"] = f"{1 / (1 + np.exp(-2)):.3f}"
     told["guess_2"] = f"{np.log(2):.3f}"
     told["guess_10"] = f"{np.log(10):.3f}"
