@@ -12,7 +12,7 @@ const GAP = 0.1;
 // What can be set, by the names that stand in the address. The first value is what is not written.
 export const OPTIONS = {
   hidden: ["64-64", "8-8", "3", "none"],
-  lr: ["0.1", "0.001", "0.01", "0.04", "0.3", "1", "3"],
+  lr: ["0.01", "0.001", "0.04", "0.1", "0.3", "1", "3"],
   momentum: ["0", "0.5", "0.9"],
   batch: ["32", "1", "8", "128", "512"],
   data: ["disk", "gap", "noise"],
@@ -170,6 +170,13 @@ export function makeDisk(n, seed, data = "disk") {
   };
 }
 
+// Sum the products of a row of weights, which begins at `start`, and of the deltas of its units.
+function dot(weights, start, deltas) {
+  let sum = 0;
+  for (let j = 0; j < deltas.length; j++) sum += weights[start + j] * deltas[j];
+  return sum;
+}
+
 // Fully connected layers with ReLU between them, which end in scores z of the classes. The
 // probabilities q are softmax(z), the loss of a point is -log q of its class, in nats.
 export class Network {
@@ -179,12 +186,14 @@ export class Network {
     for (let l = 1; l < sizes.length; l++) {
       const [nIn, nOut] = [sizes[l - 1], sizes[l]];
       const bound = 1 / Math.sqrt(nIn);
-      // Parameters are float32, as in Python; sums are float64. `weights` has a row for each unit.
+      // Parameters are float32, as in Python; sums are float64. PyTorch draws a row for each unit;
+      // here a row is what an input adds to all units, so that inputs that are 0 are passed over.
       const draw = (n) => Float32Array.from({ length: n }, () => random.drawFloat(bound));
+      const drawn = draw(nIn * nOut);
       this.layers.push({
         nIn,
         nOut,
-        weights: draw(nIn * nOut),
+        weights: drawn.map((_, k) => drawn[(k % nOut) * nIn + Math.floor(k / nOut)]),
         biases: draw(nOut),
         weightGradients: new Float64Array(nIn * nOut),
         biasGradients: new Float64Array(nOut),
@@ -204,12 +213,15 @@ export class Network {
     this.input[1] = x1;
     let inputs = this.input;
     for (const layer of this.layers) {
-      const { nIn, nOut, weights, biases, outputs } = layer;
-      const isLast = outputs === this.scores;
-      for (let j = 0, k = 0; j < nOut; j++) {
-        let sum = biases[j];
-        for (let i = 0; i < nIn; i++, k++) sum += weights[k] * inputs[i];
-        outputs[j] = isLast || sum > 0 ? sum : 0;
+      const { nOut, weights, biases, outputs } = layer;
+      outputs.set(biases);
+      for (let i = 0; i < layer.nIn; i++) {
+        const input = inputs[i];
+        if (input === 0) continue;
+        for (let j = 0, k = i * nOut; j < nOut; j++, k++) outputs[j] += weights[k] * input;
+      }
+      if (outputs !== this.scores) {
+        for (let j = 0; j < nOut; j++) if (outputs[j] < 0) outputs[j] = 0;
       }
       inputs = outputs;
     }
@@ -247,22 +259,19 @@ export class Network {
       const { nIn, nOut, weights, weightGradients, biasGradients, deltas } = this.layers[l];
       const below = l > 0 ? this.layers[l - 1] : null;
       const inputs = below ? below.outputs : this.input;
-      if (below) below.deltas.fill(0);
-      for (let j = 0; j < nOut; j++) {
-        const delta = deltas[j];
-        // A ReLU that put out 0 passes nothing on.
-        if (delta === 0) continue;
-        biasGradients[j] += delta;
-        for (let i = 0, k = j * nIn; i < nIn; i++, k++) weightGradients[k] += delta * inputs[i];
-        if (!below) continue;
-        for (let i = 0, k = j * nIn; i < nIn; i++, k++) {
-          if (inputs[i] > 0) below.deltas[i] += delta * weights[k];
-        }
+      for (let j = 0; j < nOut; j++) biasGradients[j] += deltas[j];
+      for (let i = 0; i < nIn; i++) {
+        const input = inputs[i];
+        if (below) below.deltas[i] = 0;
+        // A weight of an input that is 0 changes nothing, and a ReLU that puts out 0 has no slope.
+        if (input === 0) continue;
+        for (let j = 0, k = i * nOut; j < nOut; j++, k++) weightGradients[k] += input * deltas[j];
+        if (below) below.deltas[i] = dot(weights, i * nOut, deltas);
       }
     }
   }
 
-  // Return all parameters with their gradients, in PyTorch's order.
+  // Return all parameters with their gradients, layer by layer.
   get parameters() {
     return this.layers.flatMap((layer) => [
       { values: layer.weights, gradients: layer.weightGradients },

@@ -32,6 +32,8 @@ const MS_BETWEEN_CALM_PICTURES = 1500;
 const N_GRID = 61;
 const N_PIXELS = 300;
 const MOST_UNITS = 16;
+// A step changes a weight by little.
+const DIGITS_OF_A_STEP = 5;
 // Log-odds where the shading changes: probabilities of 0.1, 0.3, 0.5, 0.7 and 0.9.
 const LEVELS = [0.1, 0.3, 0.5, 0.7, 0.9].map((p) => Math.log(p / (1 - p)));
 
@@ -42,6 +44,7 @@ const darkness = matchMedia("(prefers-color-scheme: dark)");
 // What is shown: the training, whether it runs, and what the last step was.
 let training;
 let isRunning = false;
+let frame;
 let measured;
 let grid;
 let drawnAt = 0;
@@ -58,7 +61,8 @@ const round = (value, digits = 2) => {
   const text = Math.abs(value) < 1e4 ? value.toFixed(digits) : value.toExponential(1);
   return minus(Number(text) === 0 ? text.replace("-", "") : text);
 };
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+// With a space that does not break.
+const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
 const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 const term = (value, digits) => `${value < 0 ? "−" : "+"} ${round(Math.abs(value), digits)}`;
 
@@ -66,10 +70,11 @@ const term = (value, digits) => `${value < 0 ? "−" : "+"} ${round(Math.abs(val
 
 function readColors() {
   const style = getComputedStyle(document.documentElement);
-  const names = ["ground", "ink", "muted", "rule", "inside", "outside", "half", "curve", "shades"];
-  colors = Object.fromEntries(names.map((n) => [n, style.getPropertyValue(`--${n}`).trim()]));
-  colors.shades = colors.shades.split(",").map((hex) => {
-    const bits = parseInt(hex.trim().slice(1), 16);
+  const names = ["ground", "ink", "muted", "rule", "inside", "outside", "half", "curve"];
+  const read = (name) => style.getPropertyValue(`--${name}`).trim();
+  colors = Object.fromEntries(names.map((name) => [name, read(name)]));
+  colors.shades = [0, 1, 2, 3, 4, 5].map((band) => {
+    const bits = parseInt(read(`shade-${band}`).slice(1), 16);
     return [bits >> 16, (bits >> 8) & 255, bits & 255];
   });
 }
@@ -115,8 +120,7 @@ function drawShading(context, size) {
       const corner = top * N_GRID + left;
       const above = grid[corner] + (u - left) * (grid[corner + 1] - grid[corner]);
       const below =
-        grid[corner + N_GRID] +
-        (u - left) * (grid[corner + N_GRID + 1] - grid[corner + N_GRID]);
+        grid[corner + N_GRID] + (u - left) * (grid[corner + N_GRID + 1] - grid[corner + N_GRID]);
       const logOdds = above + (v - top) * (below - above);
       let band = 0;
       while (band < LEVELS.length && logOdds >= LEVELS[band]) band++;
@@ -144,7 +148,14 @@ function drawBoundary(context, size) {
         const [here, next] = [around[side], around[(side + 1) % 4]];
         if (here > 0 === next > 0) continue;
         const part = here / (here - next);
-        cuts.push([[part, 0], [1, part], [1 - part, 1], [0, 1 - part]][side]);
+        cuts.push(
+          [
+            [part, 0],
+            [1, part],
+            [1 - part, 1],
+            [0, 1 - part],
+          ][side],
+        );
       }
       for (let i = 0; i + 1 < cuts.length; i += 2) {
         context.moveTo((column + cuts[i][0]) * cell, (row + cuts[i][1]) * cell);
@@ -175,7 +186,7 @@ function drawPoints(context, size) {
     }
   };
   context.globalAlpha = lastBatch ? 0.25 : 1;
-  drawRows(y.keys(), 1);
+  drawRows([...y.keys()], 1);
   context.globalAlpha = 1;
   if (lastBatch) drawRows(lastBatch, y.length > 500 ? 3.2 : 1.8);
 }
@@ -259,7 +270,7 @@ function drawUnits() {
 // Draw curves by epoch: the training points grey and thick, the fresh ones dashed on top.
 function drawCurves(canvas, trainingCurve, freshCurve, { low, high, ticks, write }) {
   const { context, width, height } = open(canvas);
-  const [left, bottom, top, right] = [40, height - 20, 8, width - 12];
+  const [left, bottom, top, right] = [46, height - 20, 8, width - 12];
   const epochs = Number(training.setting.epochs);
   const toLeft = (epoch) => left + (epoch / epochs) * (right - left);
   const toTop = (value) => {
@@ -267,7 +278,6 @@ function drawCurves(canvas, trainingCurve, freshCurve, { low, high, ticks, write
     return bottom - share * (bottom - top);
   };
   context.font = "12px system-ui, sans-serif";
-  context.fillStyle = colors.muted;
   context.textBaseline = "middle";
   context.textAlign = "right";
   context.fillStyle = colors.rule;
@@ -275,7 +285,6 @@ function drawCurves(canvas, trainingCurve, freshCurve, { low, high, ticks, write
   context.fillStyle = colors.muted;
   for (const tick of ticks) context.fillText(write(tick), left - 6, toTop(tick));
   context.textBaseline = "alphabetic";
-  context.textAlign = "center";
   for (const share of [0, 0.5, 1]) {
     const label = share === 1 ? `epoch ${epochs}` : String(share * epochs);
     context.textAlign = share === 1 ? "right" : "center";
@@ -299,12 +308,17 @@ function drawCurves(canvas, trainingCurve, freshCurve, { low, high, ticks, write
 
 function drawAllCurves() {
   const curve = (read) => measured.map((at) => [at.epoch, read(at)]);
-  drawCurves($("accuracy"), curve((at) => at.accuracy), curve((at) => at.freshAccuracy), {
-    low: 0.4,
-    high: 1,
-    ticks: [0.4, 0.6, 0.8, 1],
-    write: (value) => `${Math.round(100 * value)} %`,
-  });
+  drawCurves(
+    $("accuracy"),
+    curve((at) => at.accuracy),
+    curve((at) => at.freshAccuracy),
+    {
+      low: 0.4,
+      high: 1,
+      ticks: [0.4, 0.6, 0.8, 1],
+      write: (value) => `${Math.round(100 * value)} %`,
+    },
+  );
   const losses = curve((at) => at.loss);
   const freshLosses = curve((at) => at.freshLoss);
   // As high as what there is to see; a loss beyond 4 is drawn at the edge.
@@ -322,8 +336,8 @@ function drawAllCurves() {
 // ---- What is said
 
 function readUnit(j) {
-  const { weights, biases } = training.network.layers[0];
-  return { w0: weights[2 * j], w1: weights[2 * j + 1], b: biases[j] };
+  const { nOut, weights, biases } = training.network.layers[0];
+  return { w0: weights[j], w1: weights[nOut + j], b: biases[j] };
 }
 
 const readProbe = () => [Number($("x0").value), Number($("x1").value)];
@@ -331,9 +345,9 @@ const hasHiddenLayer = () => training.network.layers.length > 1;
 const nameUnit = (j) => (hasHiddenLayer() ? "h" : "z") + `<sub>${j}</sub>`;
 const wrap = (text) => (hasHiddenLayer() ? `max(0, ${text})` : text);
 
-function writeFormula(j) {
+function writeFormula(j, digits) {
   const { w0, w1, b } = readUnit(j);
-  const sum = `${round(w0, 3)} x<sub>0</sub> ${term(w1, 3)} x<sub>1</sub> ${term(b, 3)}`;
+  const sum = `${round(w0, digits)} x<sub>0</sub> ${term(w1, digits)} x<sub>1</sub> ${term(b, digits)}`;
   return `${nameUnit(j)} = ${wrap(sum)}`;
 }
 
@@ -345,8 +359,8 @@ function showUnit() {
   const numbers = `${round(w0)} · ${round(x0)} ${term(w1)} · ${round(x1)} ${term(b)}`;
   $("formula").innerHTML = [
     formulaBefore && `before the step: ${formulaBefore}`,
-    `<span class="pg-now">${writeFormula(unit)}</span>`,
-    `at the point: ${wrap(numbers.replaceAll("· −", "· −"))} = ${round(value)}`,
+    `<span class="pg-now">${writeFormula(unit, formulaBefore ? DIGITS_OF_A_STEP : 3)}</span>`,
+    `at the point: ${wrap(numbers)} = ${round(value)}`,
     `in Python: <code>clf.module_.layers[0].weight[${unit}]</code> and <code>bias[${unit}]</code>`,
   ]
     .filter(Boolean)
@@ -361,11 +375,9 @@ function showPoint() {
   const loss = network.computeLoss(x0, x1, label);
   const [z, q] = [network.scores, network.probabilities];
   const names = ['<b class="pg-outside">outside</b>', '<b class="pg-inside">inside</b>'];
-  const isRight = Number(z[1] > z[0]) === label;
+  const verdict = Number(z[1] > z[0]) === label ? "right" : "wrong";
   $("point").innerHTML = [
-    `(${round(x0)}, ${round(x1)}) is ${names[label]}, and the network is ${
-      isRight ? "right" : "wrong"
-    }`,
+    `(${round(x0)}, ${round(x1)}) is ${names[label]}, and the network is ${verdict}`,
     `scores: z = (${round(z[0])}, ${round(z[1])})`,
     `softmax: q(${names[0]}) = ${q[0].toFixed(3)}, q(${names[1]}) = ${q[1].toFixed(3)}`,
     `cross-entropy: −ln ${q[label].toFixed(3)} = ${round(loss, 3)} nats`,
@@ -408,10 +420,10 @@ function update() {
   measure();
   computeGrid();
   const now = measured.at(-1);
-  $("right").value = percent(now.accuracy);
-  $("fresh-right").value = percent(now.freshAccuracy);
-  $("loss").value = round(now.loss, 3);
-  $("fresh-loss").value = round(now.freshLoss, 3);
+  $("right").textContent = percent(now.accuracy);
+  $("fresh-right").textContent = percent(now.freshAccuracy);
+  $("loss").textContent = round(now.loss, 3);
+  $("fresh-loss").textContent = round(now.freshLoss, 3);
   $("count").textContent =
     `Epoch ${training.losses.length} of ${training.setting.epochs}, ` +
     plural(training.nSteps, "step");
@@ -422,7 +434,10 @@ function update() {
 
 function showButtons() {
   $("train").textContent = isRunning ? "Pause" : "Train";
-  $("train").disabled = $("step").disabled = training.isOver;
+  // A button that cannot be pressed loses the focus: the keyboard goes on at the next one.
+  const pressed = [$("train"), $("step")];
+  if (training.isOver && pressed.includes(document.activeElement)) $("again").focus();
+  for (const button of pressed) button.disabled = training.isOver;
 }
 
 // Say something once, also to those who do not see the page.
@@ -431,18 +446,15 @@ function say(text) {
 }
 
 function sayResult() {
-  const { accuracy, freshAccuracy } = measured.at(-1);
-  const numbers = `${percent(accuracy)} of the training points and ${percent(
-    freshAccuracy,
-  )} of fresh ones are right.`;
-  const lr = training.setting.lr;
+  const [here, there] = [measured.at(-1).accuracy, measured.at(-1).freshAccuracy].map(percent);
   if (training.hasDiverged) {
     say(
       `The training has diverged in epoch ${training.losses.length + 1}: with a learning rate of ` +
-        `${lr} the loss is no number any more. These are the weights before that epoch.`,
+        `${training.setting.lr} the loss is no number any more. It is back where it was before.`,
     );
   } else {
-    say(`${training.isOver ? "Trained" : "Paused"}: ${numbers}`);
+    const state = training.isOver ? "Trained" : "Paused";
+    say(`${state}: ${here} of the training points and ${there} of fresh ones are right.`);
   }
 }
 
@@ -450,6 +462,7 @@ function showPython() {
   const isWhole = training.isOver && !training.hasDiverged;
   const result = { loss: training.losses.at(-1), fresh: measured.at(-1).freshAccuracy };
   $("python").textContent = writePython(training.setting, isWhole ? result : null);
+  $("copy").textContent = "Copy";
 }
 
 // ---- What is done
@@ -468,7 +481,7 @@ function run() {
   } else {
     // On a slow machine pictures are fewer, so that most of the time is for the training.
     if (performance.now() - drawnAt > Math.max(between, 2 * costOfPicture)) update();
-    requestAnimationFrame(run);
+    frame = requestAnimationFrame(run);
   }
 }
 
@@ -486,18 +499,21 @@ function toggle() {
   lastBatch = formulaBefore = null;
   showButtons();
   say("Training …");
-  requestAnimationFrame(run);
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(run);
 }
 
 function takeStep() {
   isRunning = false;
-  const before = writeFormula(unit);
+  const before = writeFormula(unit, DIGITS_OF_A_STEP);
   const { rows, loss } = training.step();
   [lastBatch, formulaBefore] = [rows, before];
   update();
   showButtons();
   showPython();
-  say(`One step, with the ${plural(rows.length, "large point")}: their mean loss was ${round(loss, 4)}.`);
+  say(
+    `One step, with the ${plural(rows.length, "large point")}: their mean loss was ${round(loss, 4)}.`,
+  );
 }
 
 function begin(setting) {
@@ -532,7 +548,9 @@ function set(setting) {
 function showUnitButtons() {
   const { nOut } = training.network.layers[0];
   const n = Math.min(nOut, MOST_UNITS);
-  unit = Math.min(unit, n - 1);
+  // One whose line crosses the disk is the first to look at, if there is one.
+  const crosses = (j) => Math.hypot(...findLine(readUnit(j)).foot) < RADIUS;
+  unit = Math.max(0, Array.from({ length: n }, (_, j) => j).findIndex(crosses));
   $("units").replaceChildren(
     ...Array.from({ length: n }, (_, j) => {
       const label = document.createElement("label");
@@ -577,6 +595,7 @@ async function copyPython() {
   const pre = $("python");
   try {
     await navigator.clipboard.writeText(pre.textContent);
+    $("copy").textContent = "Copied";
     say("The Python lines are copied.");
   } catch {
     // Not allowed in this place: select the lines instead.

@@ -126,6 +126,7 @@ def test_more_units_are_more_accurate_and_more_reliable(pages):
     assert medians[-1] > medians[script.UNITS.index(3)] > medians[0]
     spread = np.ptp(results["accuracies"], axis=1)
     assert spread[-1] < spread[script.UNITS.index(3)]
+    assert np.mean(results["silent"]) > 0.5
     assert max(results["without"]) < results["on_grid"][(3,)] - 5
 
 

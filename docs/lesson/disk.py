@@ -163,7 +163,8 @@ def _animate(results, look_name, folder):
         plt.close(figure)
     durations = [600] + [150] * 29 + [4000]
     path = folder / f"disk-{look_name}.webp"
-    options = {"save_all": True, "duration": durations, "loop": 1, "quality": 70, "method": 3}
+    # Whole frames: differences between frames leave smears.
+    options = {"save_all": True, "duration": durations, "loop": 1, "quality": 80, "kmax": 1}
     pictures[0].save(path, append_images=pictures[1:], **options)
     pictures[-1].save(folder / f"disk-still-{look_name}.webp", quality=80)
 

@@ -63,6 +63,12 @@ def score_without(layers, silent):
     return 100 * ((scores[:, 1] > scores[:, 0]) == TRUTH).mean()
 
 
+def has_silent_unit(clf):
+    """Tell whether a unit of the first layer is 0 on all of the square."""
+    weight, bias = get_layers(clf)[0]
+    return bool((GRID @ weight.T + bias <= 0).all(axis=0).any())
+
+
 def compute():
     """Train 20 networks of each size, in threads, and five others."""
     results = {"clfs": {sizes: learn(sizes, seed) for sizes, seed in SHOWN.items()}}
@@ -72,6 +78,8 @@ def compute():
     accuracies = Parallel(n_jobs=2, prefer="threads")(run(*job) for job in jobs)
     results["seconds"] = time.perf_counter() - start
     results["accuracies"] = np.reshape(accuracies, (len(UNITS), N_SEEDS))
+    failed = np.flatnonzero(results["accuracies"][UNITS.index(3)] <= 90)
+    results["silent"] = [has_silent_unit(learn((3,), int(seed))) for seed in failed]
     results["on_grid"] = {
         sizes: 100 * (clf.predict(GRID) == TRUTH).mean() for sizes, clf in results["clfs"].items()
     }
@@ -99,6 +107,8 @@ def tell(results):
         "best_line": f"{results['best_line']:.0f}",
         **{f"without_{unit}": f"{right:.0f}" for unit, right in enumerate(results["without"])},
         "median_3": f"{np.median(rows[3]):.1f}",
+        "n_failed": str(len(results["silent"])),
+        "n_silent": str(sum(results["silent"])),
         "found": str((rows[3] > 90).sum()),
         "lowest_3": f"{rows[3].min():.0f}",
         "highest_3": f"{rows[3].max():.0f}",
