@@ -15,6 +15,8 @@ PROMISES = {
     "from_mlpclassifier.py": ["the same penalty", "unseen rows", "coefs_: (4, 16)", "betas"],
     "partitions.py": ["all in memory", "peak_MB", "equal, bit by bit: True"],
     "search.py": ["mean_fit_time", "best_params_", "mean_test_score", "no network has seen"],
+    "plot_imbalance.py": ["as it comes", "balanced", "tuned threshold", "recall"],
+    "plot_validation.py": ["The epoch that is kept", "Accuracy on the last rows"],
     "plot_training.py": ["balanced_accuracy", "as it comes", "AdamW, early stopping"],
 }
 
