@@ -459,7 +459,11 @@ BAD_OPTIONS = [
     ),
     ({"optimizer": "sparseadam"}, "optimizer must be one of"),
     ({"optimizer": "lbfgs", "clip_grad_norm": 1.0}, "clip_grad_norm is not possible with"),
-    ({"optimizer": "lbfgs", "fused": True}, "fused=True is not possible: the optimizer is Full"),
+    pytest.param(
+        {"optimizer": "lbfgs", "fused": True},
+        "fused=True is not possible: the optimizer is Full",
+        marks=pytest.mark.needs_kernel,
+    ),
     ({"optimizer": "rmsprop", "optimizer_params": {"beta": 1}}, "RMSprop has no argument 'beta'"),
     ({"optimizer": dict}, "optimizer must be .* Got <class 'dict'>"),
     ({"optimizer": torch.optim.Optimizer}, "class of torch.optim that has an argument lr. Got"),
