@@ -49,7 +49,7 @@ def compute_proba(module, output, X, form):
 def compute_proba_of_arrays(network, flat, X, form, device=CPU):
     """Do the same with flat parameters of a network, as the kernel trains them."""
     if has_hooks_of_all_modules():
-        return compute_proba(make_module(network, flat), X, form)
+        return compute_proba(make_module(network, flat), network.output, X, form)
     if device == CPU and _kernel.explain_absence() is None:
         return _compute_by_kernel(network, flat, X, form)
     chunks = [_compute_in_float64(network, flat, X[rows], form, device) for rows in _split(X)]
