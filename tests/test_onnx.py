@@ -186,7 +186,7 @@ def test_an_ensemble_of_pipelines_takes_the_columns_of_a_frame():
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
 def test_the_page_of_the_documentation_does_what_it_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parent.parent / "docs" / "onnx.md").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "guide" / "onnx.md").read_text()
     first, second, third = re.findall("(?s)```python\n(.*?)```", page)
     names = {}
     for block in (first, second):
