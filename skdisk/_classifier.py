@@ -43,6 +43,7 @@ from ._inputs.arrays import (
 )
 from ._inputs.choices import LearningRates, Plateau, resolve_device, resolve_optimizer
 from ._inputs.parameters import (
+    Labels,
     Lent,
     RandomState,
     Rows,
@@ -237,7 +238,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
             return self._predict(X, "scores")
         return compute_log_odds(self._predict(X, "log_proba"))
 
-    def score(self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: Rows, y: Labels, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy on data.
 
         Parameters
@@ -621,11 +622,11 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     def fit(
         self,
         X: Rows,
-        y: ArrayLike,
+        y: Labels,
         sample_weight: ArrayLike | None = None,
         *,
         X_val: Rows | None = None,
-        y_val: ArrayLike | None = None,
+        y_val: Labels | None = None,
     ) -> Self:
         """Train the network for `max_epochs` epochs, or until `early_stopping` ends it.
 
@@ -669,7 +670,7 @@ class MLPDiskClassifier(CallbackSupportMixin, ProbabilisticClassifier):
     def partial_fit(
         self,
         X: Rows,
-        y: ArrayLike,
+        y: Labels,
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:

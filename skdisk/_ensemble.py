@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from ._classifier import MLPDiskClassifier, ProbabilisticClassifier
 from ._compat import Interval, validate_parameter_constraints
 from ._from_search import choose, list_candidates
-from ._inputs.parameters import Lent, RandomState, Rows, check_memory, check_numbers
+from ._inputs.parameters import Labels, Lent, RandomState, Rows, check_memory, check_numbers
 from ._network.prediction import average, average_scores, transform
 
 # At least: a fitted classifier, of whatever size its network is.
@@ -115,7 +115,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         cls,
         search: Any,
         X: Rows,
-        y: ArrayLike,
+        y: Labels,
         n_members: int = 10,
         *,
         n_candidates: int = 20,
@@ -193,7 +193,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         estimators = [clone(candidates[position]) for position in chosen]
         return cls(estimators, n_members, n_jobs=n_jobs, random_state=random_state).fit(X, y)
 
-    def fit(self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Rows, y: Labels, sample_weight: ArrayLike | None = None) -> Self:
         """Train the members.
 
         Parameters

@@ -191,6 +191,21 @@ def test_labels_may_have_any_form(make_clf, get_weights, y):
     assert type(clf.predict(X)) is np.ndarray
 
 
+def test_lbfgs_finds_the_minimum_of_each_label(make_clf):
+    """Without a hidden layer the labels have nothing in common."""
+    clf = make_clf(hidden_layer_sizes=(), optimizer="lbfgs", weight_decay=0.01, max_epochs=30)
+    together = clf.fit(X, Y).predict_proba(X)
+    halves = [clf.fit(X, half).predict_proba(X) for half in (Y[:, :2], Y[:, 2:])]
+    np.testing.assert_allclose(together, np.hstack(halves), atol=2e-3)
+
+
+def test_hidden_activations_are_those_of_the_network(make_clf):
+    clf = make_clf().fit(X, Y)
+    hidden = clf.hidden_activations(X)
+    log_odds = hidden @ clf.coefs_[1] + clf.intercepts_[1]
+    np.testing.assert_allclose(log_odds, clf.decision_function(X), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("fused", ["auto", False])
 def test_labels_that_all_rows_have_or_none_has(make_clf, fused):
     y = Y.copy()

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-# What rows may be; data frames are array-like.
-Rows = ArrayLike | sparse.spmatrix | sparse.sparray
+# What rows and their labels may be; data frames are array-like.
+Rows = Labels = ArrayLike | sparse.spmatrix | sparse.sparray
 RandomState = int | np.random.RandomState | None
 # The network computes in float32; what is larger is infinite there.
 LARGEST = float(np.finfo(np.float32).max)
