@@ -14,8 +14,9 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
-from ._classifier import MLPDiskClassifier, ProbabilisticClassifier
+from ._classifier import MLPDiskClassifier
 from ._compat import Interval, validate_parameter_constraints
+from ._fitted import ProbabilisticClassifier
 from ._from_search import choose, list_candidates
 from ._inputs.parameters import Labels, Lent, RandomState, Rows, check_memory, check_numbers
 from ._network.prediction import average, average_scores, transform

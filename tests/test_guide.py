@@ -11,7 +11,7 @@ from skorch import NeuralNetClassifier
 from skorch.net import NeuralNet
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble
-from skdisk._classifier import make_link_template
+from skdisk._fitted import make_link_template
 
 ROOT = Path(__file__).parent.parent
 IRIS = load_iris(return_X_y=True, as_frame=True)

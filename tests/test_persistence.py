@@ -27,9 +27,9 @@ from skorch.callbacks import Callback, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import StepLR
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
+from skdisk._inputs.file_format import FORMAT_VERSION, check_file
+from skdisk._inputs.file_format import pack as pack_arrays
 from skdisk._network.mlp import ACTIVATIONS
-from skdisk._persistence import FORMAT_VERSION, check_file
-from skdisk._persistence import pack as pack_arrays
 from skdisk._training.net import DiskNet
 from skdisk._training.state import note
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from .._training.lbfgs import FullBatchLBFGS
+from .._training.optimizers import FullBatchLBFGS
 from .parameters import check_argument
 
 # Those that take sparse gradients only, or no biases, cannot train a network.

@@ -22,6 +22,7 @@ from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes
 from .._training.state import load_optimizer
 from .choices import resolve_device
+from .parameters import expect
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
 MAX_DEPTH = 20
@@ -81,12 +82,6 @@ HISTORY = {
     "train_loss_best": ["boolean"],
     "valid_loss_best": ["boolean"],
 }
-
-
-def expect(is_right, what):
-    """Raise ValueError, with what is wrong in words, if something is not right."""
-    if not is_right:
-        raise ValueError(what)
 
 
 def check_names(values, needed, allowed, what):

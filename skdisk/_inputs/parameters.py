@@ -156,3 +156,9 @@ class Lent:
         """Put all back if the call fails, whatever ends it."""
         if kind is not None:
             self.put_back()
+
+
+def expect(is_right, what):
+    """Raise ValueError, with what is wrong in words, if something is not right."""
+    if not is_right:
+        raise ValueError(what)

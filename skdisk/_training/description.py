@@ -14,8 +14,8 @@ from torch import nn
 from .. import _kernel
 from .._network.mlp import split
 from .callbacks import PrintTenLines, ShowProgress
-from .lbfgs import FullBatchLBFGS
 from .net import without_batches
+from .optimizers import find_optimizer
 from .state import Settings, State, begin, load_optimizer, make_net
 
 # The settings that the rest of a description says, and those that are none of plain things.
@@ -37,24 +37,6 @@ def is_plain(value):
     if type(value) in (list, tuple):
         return all(map(is_plain, value))
     return value is None or type(value) in (bool, int, float, str) or isinstance(value, np.generic)
-
-
-def _look_up(name):
-    own = FullBatchLBFGS
-    return own if name == own.__name__ else getattr(torch.optim, name, None)
-
-
-def is_known(optimizer):
-    """Tell whether a class is an optimiser that `find_optimizer` finds by its name."""
-    return _look_up(getattr(optimizer, "__name__", "")) is optimizer
-
-
-def find_optimizer(name):
-    """Find the optimiser of that name in torch.optim, or our own."""
-    optimizer = _look_up(name) if isinstance(name, str) else None
-    if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
-        return optimizer
-    raise ValueError(f"{name!r} is not an optimizer of torch.optim")
 
 
 def find_changes(settings, state):

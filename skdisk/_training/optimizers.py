@@ -1,7 +1,7 @@
-"""L-BFGS for small data: the optimiser, and the watcher that ends its training.
+"""The optimisers that files and pickles name: those of torch.optim, and our own L-BFGS.
 
-It is for all rows at once: a line search compares losses, and those of different batches cannot
-be compared.
+That is for small data, all rows at once: a line search compares losses, and those of different
+batches cannot be compared. A watcher ends its training.
 """
 
 import numpy as np
@@ -84,3 +84,21 @@ class Convergence:
         optimizer = state.net.optimizer_
         values = optimizer.state.get(optimizer.param_groups[0]["params"][0], {})
         return np.array([values.get("n_iter", 0), values.get("func_evals", 0)])
+
+
+def _look_up(name):
+    own = FullBatchLBFGS
+    return own if name == own.__name__ else getattr(torch.optim, name, None)
+
+
+def is_known(optimizer):
+    """Tell whether a class is an optimiser that `find_optimizer` finds by its name."""
+    return _look_up(getattr(optimizer, "__name__", "")) is optimizer
+
+
+def find_optimizer(name):
+    """Find the optimiser of that name in torch.optim, or our own."""
+    optimizer = _look_up(name) if isinstance(name, str) else None
+    if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
+        return optimizer
+    raise ValueError(f"{name!r} is not an optimizer of torch.optim")
