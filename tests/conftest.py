@@ -7,7 +7,12 @@ os.environ["SCIPY_ARRAY_API"] = "1"
 # Pictures are drawn without a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from skdisk import MLPDiskClassifier, _kernel, make_disk
 
@@ -93,3 +98,37 @@ def get_weights():
         return [p.detach().numpy().copy() for p in clf.module_.parameters()]
 
     return get
+
+
+@pytest.fixture
+def train_by_hand():
+    """Train a tanh network by a plain loop with autograd, as `random_state=0` begins and orders.
+
+    `compute_loss(scores, rows)` is the loss of a batch; return the module and the mean losses.
+    """
+
+    def train(sizes, X, compute_loss, **sgd):
+        seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
+        generator = torch.Generator().manual_seed(int(seed))
+        # Initial weights and batches come from one generator, in this order.
+        layers = []
+        for n_in, n_out in pairwise(sizes):
+            layers += [nn.Linear(n_in, n_out), nn.Tanh()]
+            for parameter in layers[-2].parameters():
+                nn.init.uniform_(parameter, -(n_in**-0.5), n_in**-0.5, generator=generator)
+        module = nn.Sequential(*layers[:-1])
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.05, **sgd)
+        X = torch.tensor(X, dtype=torch.float32)
+        losses = []
+        for _ in range(5):
+            order = torch.randperm(len(X), generator=generator)
+            losses.append(0.0)
+            for rows in order.split(32):
+                optimizer.zero_grad()
+                loss = compute_loss(module(X[rows]), rows)
+                loss.backward()
+                optimizer.step()
+                losses[-1] += loss.item() * len(rows) / len(X)
+        return module, losses
+
+    return train

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -38,34 +37,15 @@ def compute_losses(y, log_odds):
     return -log_expit(np.where(y, log_odds, -log_odds)).sum(axis=1)
 
 
-def test_weights_are_those_of_a_plain_autograd_loop(make_clf, get_weights, fused):
-    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
-    generator = torch.Generator().manual_seed(int(seed))
-    sizes = [5, 16, 8, 4]
-    # Initial weights and batches come from one generator, in this order.
-    layers = []
-    for n_in, n_out in pairwise(sizes):
-        layers += [nn.Linear(n_in, n_out), nn.Tanh()]
-        for parameter in layers[-2].parameters():
-            nn.init.uniform_(parameter, -(n_in**-0.5), n_in**-0.5, generator=generator)
-    module = nn.Sequential(*layers[:-1])
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
-    X_tensor, y_tensor = (torch.tensor(values, dtype=torch.float32) for values in (X, Y))
+def test_weights_are_those_of_a_plain_autograd_loop(make_clf, get_weights, train_by_hand, fused):
+    targets = torch.tensor(Y, dtype=torch.float32)
     weights = torch.tensor(WEIGHTS / WEIGHTS.mean(), dtype=torch.float32)
-    losses = []
-    for _ in range(5):
-        order = torch.randperm(len(X), generator=generator)
-        losses.append(0.0)
-        for rows in order.split(32):
-            optimizer.zero_grad()
-            of_labels = binary_cross_entropy_with_logits(
-                module(X_tensor[rows]), y_tensor[rows], reduction="none"
-            )
-            loss = (weights[rows] * of_labels.sum(dim=1)).mean()
-            loss.backward()
-            optimizer.step()
-            losses[-1] += loss.item() * len(rows) / len(X)
 
+    def compute_loss(scores, rows):
+        losses = binary_cross_entropy_with_logits(scores, targets[rows], reduction="none")
+        return (weights[rows] * losses.sum(dim=1)).mean()
+
+    module, losses = train_by_hand([5, 16, 8, 4], X, compute_loss, momentum=0.9)
     params = {"activation": "tanh", "lr": 0.05, "momentum": 0.9, "max_epochs": 5, "fused": fused}
     clf = make_clf(hidden_layer_sizes=(16, 8), **params).fit(X, Y, WEIGHTS)
     assert clf.fused_ == fused

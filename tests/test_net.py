@@ -2,7 +2,6 @@
 
 import pickle
 import signal
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,31 +33,13 @@ from skdisk._training.net import DiskNet
     [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}],
     ids=str,
 )
-def test_weights_are_those_of_a_plain_autograd_loop(make_clf, get_weights, params):
+def test_weights_are_those_of_a_plain_autograd_loop(make_clf, get_weights, train_by_hand, params):
     X, y = make_disk(500, random_state=0)
-    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
-    generator = torch.Generator().manual_seed(int(seed))
-    sizes = [2, 16, 8, 2]
-    # Initial weights and batches come from one generator, in this order.
-    layers = []
-    for n_in, n_out in pairwise(sizes):
-        layers += [nn.Linear(n_in, n_out), nn.Tanh()]
-        for parameter in layers[-2].parameters():
-            nn.init.uniform_(parameter, -(n_in**-0.5), n_in**-0.5, generator=generator)
-    module = nn.Sequential(*layers[:-1])
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, **params)
-    X_tensor, y_tensor = torch.tensor(X, dtype=torch.float32), torch.tensor(y)
-    losses = []
-    for _ in range(5):
-        order = torch.randperm(len(X), generator=generator)
-        losses.append(0.0)
-        for rows in order.split(32):
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(module(X_tensor[rows]), y_tensor[rows])
-            loss.backward()
-            optimizer.step()
-            losses[-1] += loss.item() * len(rows) / len(X)
 
+    def compute_loss(scores, rows):
+        return nn.functional.cross_entropy(scores, torch.tensor(y)[rows])
+
+    module, losses = train_by_hand([2, 16, 8, 2], X, compute_loss, **params)
     clf = make_clf(hidden_layer_sizes=(16, 8), activation="tanh", lr=0.05, max_epochs=5, **params)
     clf.fit(X, y)
     for ours, theirs in zip(get_weights(clf), module.parameters(), strict=True):
