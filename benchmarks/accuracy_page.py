@@ -4,7 +4,7 @@ A row is the scores of a classifier on a table, one for each split. Nothing is m
 """
 
 import numpy as np
-from bench_page import find_look
+from bench_page import find_look, finish
 from tables import FEW, MAX_ROWS, OWN
 
 BASE = "MLPClassifier, defaults"
@@ -178,12 +178,9 @@ def write_page(machine, settings, rows, path):
 
 def draw(rows, path):
     """Draw accuracy beside MLPClassifier's, table by table, and by the number of rows."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure = plt.figure(figsize=(13, 6.5), layout="constrained")
+    figure = Figure(figsize=(13, 6.5), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1)
     grid = figure.add_gridspec(1, 4)
     lines = draw_differences(figure.add_subplot(grid[:2]), select(rows, "defaults"))
@@ -193,16 +190,7 @@ def draw(rows, path):
         lines = draw_few(ax, group_by_n_rows(few, FEW[key])) | lines
         ax.set(title=f"Few rows: {label}", xlabel="rows to train on")
         ax.set_ylabel("mean accuracy in %")
-    figure.legend(
-        lines.values(),
-        lines,
-        title="mean of the splits; a bar reaches to their quartiles",
-        loc="outside lower center",
-        ncols=len(lines),
-        frameon=False,
-    )
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    finish(figure, lines, "mean of the splits; a bar reaches to their quartiles", path)
 
 
 def draw_differences(ax, rows):

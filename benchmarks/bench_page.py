@@ -53,12 +53,9 @@ def write_table(machine, rows, path):
 
 def draw(rows, path):
     """Draw the lesson's fit, a search, predictions, and each way in which a problem grows."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure = plt.figure(figsize=(13, 8.5), layout="constrained")
+    figure = Figure(figsize=(13, 8.5), layout="constrained")
     above, below = figure.subfigures(2, 1)
     lesson, search, prediction = above.subplots(1, 3)
     draw_names(lesson, rows, "a. lesson, s/step", 1e6)
@@ -73,16 +70,21 @@ def draw(rows, path):
         ax.set_xlabel(label)
     axes[0].set_ylabel("µs a row and epoch")
     below.suptitle("Growing problems, one way at a time from 10,000 x 20, 64-64, batch 128")
+    title = "median of the repeats; a bar reaches to the quartiles, unless the marker hides it"
+    finish(figure, lines, title, path)
+
+
+def finish(figure, lines, title, path):
+    """Put one legend below all panels, and save the picture."""
     figure.legend(
         lines.values(),
         lines,
-        title="median of the repeats; a bar reaches to the quartiles, unless the marker hides it",
+        title=title,
         loc="outside lower center",
         ncols=len(lines),
         frameon=False,
     )
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def draw_names(ax, rows, case, scale):
