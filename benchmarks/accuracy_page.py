@@ -196,7 +196,7 @@ def draw(rows, path):
 def draw_differences(ax, rows):
     """Draw by how much classifiers are above the base on each table; return the lines."""
     scores = {(row["classifier"], row["data"]): np.array(row["accuracy"]) for row in rows}
-    tables = {row["data"] for row in rows}
+    tables = sorted({row["data"] for row in rows})
     names = sorted(tables, key=lambda t: np.mean(scores[DEFAULTS, t] - scores[BASE, t]))
     lines = {}
     for clf, shift in ((DEFAULTS, 0.17), (ENSEMBLE, -0.17)):
