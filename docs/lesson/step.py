@@ -182,11 +182,14 @@ def draw(results, folder):
         figure, ax = plt.subplots(figsize=(5.6, 2.9), layout="constrained")
         ax.plot(results["rates"], results["losses"], color=look["ink"])
         ax.axhline(results["before"], color=look["muted"], linestyle="--", linewidth=1)
-        ax.annotate("before the step", (12, results["before"]), ha="right", va="bottom")
+        ax.annotate("before the step", (6, results["before"]), ha="right", va="bottom")
         ax.plot(LR, results["after"], "o", color=look["ink"])
-        place = {"textcoords": "offset points", "xytext": (8, 0)}
-        ax.annotate("this page's step", (LR, results["after"]), va="center", **place)
-        ax.set(xlabel="learning rate of the step", ylabel="loss after it (nats)", xlim=(0, 12))
+        # Above the curve and the dashed line, which are close to each other here.
+        place = {"textcoords": "offset points", "xytext": (10, 40)}
+        arrow = {"arrowstyle": "-", "color": look["muted"]}
+        ax.annotate("this page's step", (LR, results["after"]), arrowprops=arrow, **place)
+        ax.set(xlabel="learning rate of the step", ylabel="loss after it (nats)")
+        ax.set(xlim=(0, 6), ylim=(0, 2.2))
         return figure
 
     draw_both(folder, "step-rates", draw_rates)
