@@ -12,7 +12,7 @@ const GAP = 0.1;
 // What can be set, by the names that stand in the address. The first value is what is not written.
 export const OPTIONS = {
   hidden: ["64-64", "8-8", "3", "none"],
-  lr: ["0.01", "0.001", "0.04", "0.1", "0.3", "1", "3"],
+  lr: ["0.01", "0.001", "0.04", "0.1", "0.3", "1", "10"],
   momentum: ["0", "0.5", "0.9"],
   batch: ["32", "1", "8", "128", "512"],
   data: ["disk", "gap", "noise"],

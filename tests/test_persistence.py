@@ -610,6 +610,8 @@ def test_skops_names_what_users_put_in(make_clf, disk):
 def test_a_pickle_from_a_device_that_is_not_here_goes_to_the_cpu(make_clf, disk):
     clf = make_clf().fit(*disk)
     clf._settings = clf._settings._replace(device="cuda:99")
+    if not clf.fused_:
+        clf.net_.device = "cuda:99"
     data = pickle.dumps(clf)
     with pytest.warns(UserWarning, match="'cuda:99', which is not available here"):
         again = pickle.loads(data)

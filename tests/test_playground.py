@@ -199,7 +199,7 @@ for (const hash of process.argv.slice(2)) {
   console.log(JSON.stringify([writeSetting(setting), writePython(setting)]));
 }
 """
-    loss, right, fresh_right = {}, {}, {}
+    loss, right, fresh_right, last = {}, {}, {}, {}
     # The lines train what the page trains, and faster.
     for link, (address, code) in zip(["", *links], run_in_node(program, "", *links), strict=True):
         assert dict(parse_qsl(link)) == dict(parse_qsl(address)), "all values are known"
@@ -207,13 +207,16 @@ for (const hash of process.argv.slice(2)) {
         loss[link] = names["clf"].loss_curve_
         right[link] = names["clf"].score(names["X"], names["y"])
         fresh_right[link] = names["clf"].score(*names["fresh"])
+        if names["clf"].hidden_layer_sizes:
+            last[link] = names["clf"].hidden_activations(names["X"])
     three, lost = "hidden=3&momentum=0.9&seed=2", "hidden=3&momentum=0.9&seed=3"
     assert f"Six corners, and {100 * right[three]:.0f} % are right" in text
     assert f"ends at {100 * right[lost]:.0f} %" in text
     assert loss["hidden=none"][-1] == pytest.approx(np.log(2), abs=0.01)
     assert loss["lr=0.001&epochs=300"][-1] == pytest.approx(loss[""][29], abs=0.01)
     assert loss["lr=0.001&momentum=0.9&epochs=300"][29] == pytest.approx(loss[""][29], abs=0.01)
-    assert loss["lr=3"][-1] > 0.5
+    assert loss["lr=10"][-1] > np.log(2)
+    assert not last["lr=10"].any()
     assert fresh_right["data=noise"] > right["data=noise"]
     [few] = [link for link in links if "points=100&" in link]
     assert fresh_right[few] < right[few]

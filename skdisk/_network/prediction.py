@@ -52,13 +52,15 @@ def compute_proba_of_arrays(network, flat, X, form, device=CPU):
         return compute_proba(make_module(network, flat), network.output, X, form)
     if device == CPU and _kernel.explain_absence() is None:
         return _compute_by_kernel(network, flat, X, form)
-    chunks = [_compute_in_float64(network, flat, X[rows], form, device) for rows in _split(X)]
-    return np.concatenate(chunks)
+    # Numbers of float64 take twice the memory, and a product of matrices copies what it needs.
+    chunks = _split(X, copies=4)
+    computed = [_compute_in_float64(network, flat, X[rows], form, device) for rows in chunks]
+    return np.concatenate(computed)
 
 
-def _split(X):
-    """Split rows into chunks: slices of their positions."""
-    n_rows = count_rows_at_once(X.shape[1])
+def _split(X, copies=1):
+    """Split rows into chunks: slices of their positions, smaller where more copies are made."""
+    n_rows = count_rows_at_once(copies * X.shape[1])
     return [slice(start, start + n_rows) for start in range(0, len(X), n_rows)]
 
 

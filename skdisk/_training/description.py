@@ -46,7 +46,9 @@ def find_changes(settings, state):
     """
     if state.net is None:
         return []
-    net = make_net(settings._replace(callbacks=()), begin(settings))
+    # Made on the CPU: the device, which need not be here, says nothing about the parts.
+    net = make_net(settings._replace(callbacks=(), device="cpu"), begin(settings))
+    net.device = settings.device
     own = vars(state.net) | {"class": type(state.net)}
     made = vars(net) | {"class": type(net)}
     names = (own.keys() | made.keys()) - NET_STATE
