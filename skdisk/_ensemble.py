@@ -19,7 +19,7 @@ from ._compat import Interval, validate_parameter_constraints
 from ._fitted import ProbabilisticClassifier
 from ._from_search import choose, list_candidates
 from ._inputs.parameters import Labels, Lent, RandomState, Rows, check_memory, check_numbers
-from ._network.prediction import average, average_scores, transform
+from ._network.prediction import average, average_scores, give_form, transform
 
 # At least: a fitted classifier, of whatever size its network is.
 BYTES_PER_MEMBER = 10_000
@@ -201,7 +201,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Training data: numbers, finite in float32.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Labels, as `MLPDiskClassifier` takes them.
         sample_weight : array-like of shape (n_samples,), default=None
             How much each row counts, at least 0. None stands for 1.
@@ -255,7 +255,4 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
             scores = average_scores([member.decision_function(X) for member in self.estimators_])
             return transform(scores, self._output, form)
         log_proba = average([member.predict_log_proba(X) for member in self.estimators_])
-        if form == "log_proba":
-            return log_proba
-        with np.errstate(under="ignore"):
-            return np.exp(log_proba, out=log_proba)
+        return give_form(log_proba, form)

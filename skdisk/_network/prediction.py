@@ -90,7 +90,8 @@ def _compute_by_kernel(network, flat, X, form):
     return proba
 
 
-def _give_form(log_proba, form):
+def give_form(log_proba, form):
+    """Give log-probabilities the form "log_proba" or "proba"."""
     if form == "log_proba":
         return log_proba
     with np.errstate(under="ignore"):
@@ -101,7 +102,7 @@ def transform(scores, output, form):
     """Give finite scores in float64, of shape (n_outputs, n_rows), the form that is asked for."""
     if form == "scores":
         return scores
-    return _give_form(log_softmax(scores) if output == "softmax" else log_sigmoid(scores), form)
+    return give_form(log_softmax(scores) if output == "softmax" else log_sigmoid(scores), form)
 
 
 @leave_as_found
@@ -111,7 +112,7 @@ def _compute_by_module(module, output, X, form):
     module.eval()
     device = next(module.parameters()).device
     computed = module(X.to(device)).cpu().double().numpy()
-    return _give_form(computed, form) if output == "softmax" else transform(computed, output, form)
+    return give_form(computed, form) if output == "softmax" else transform(computed, output, form)
 
 
 @leave_as_found
