@@ -52,7 +52,10 @@ def write_table(machine, rows, path):
 
 
 def draw(rows, path):
-    """Draw the lesson's fit, a search, predictions, and each way in which a problem grows."""
+    """Draw the lesson's fit, a search, predictions, and each way in which a problem grows.
+
+    Return the figure.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 8.5), layout="constrained")
@@ -72,6 +75,7 @@ def draw(rows, path):
     below.suptitle("Growing problems, one way at a time from 10,000 x 20, 64-64, batch 128")
     title = "median of the repeats; a bar reaches to the quartiles, unless the marker hides it"
     finish(figure, lines, title, path)
+    return figure
 
 
 def finish(figure, lines, title, path):
