@@ -47,7 +47,7 @@ test-newest: ## Run the tests with the newest versions that there are, PyTorch a
 checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations (minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
 
-long: .venv/installed ## Interrupt fits everywhere, load 100,000 mutated files (half an hour)
+long: .venv/installed ## Interrupt fits everywhere, load a million mutated files (hours)
 	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py
 
 # The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked

@@ -7,7 +7,12 @@ os.environ["SCIPY_ARRAY_API"] = "1"
 # Pictures are drawn without a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import json
+import platform
+import re
+import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +23,9 @@ from skdisk import MLPDiskClassifier, _kernel, make_disk
 
 
 def pytest_addoption(parser):
-    """Add the option of the long forms."""
+    """Add the options of the long forms."""
     parser.addoption("--long", action="store_true", help="run the long forms of tests as well")
+    parser.addoption("--seed", type=int, default=0, help="what the long forms draw with")
 
 
 def pytest_collection_modifyitems(items):
@@ -48,6 +54,51 @@ def fused(request):
 def is_long(request):
     """Tell whether a test is to try everything, not a sample."""
     return request.config.getoption("--long")
+
+
+class Campaign:
+    """How much a test is to draw, with which seed; keeps the figures of a long run.
+
+    The documentation shows the figures of the last two long runs of each test, with their seeds.
+    """
+
+    FOLDER = Path(__file__).parents[1] / "docs" / "results" / "campaigns"
+    N_RUNS = 2
+
+    def __init__(self, node, is_long, seed):
+        self.node = node
+        self.is_long = is_long
+        self.seed = seed
+
+    def choose(self, short, long):
+        """Choose the size of the suite's form or of the long one."""
+        return long if self.is_long else short
+
+    def record(self, **figures):
+        """Keep the figures of a long run, all of which held; in a short run do nothing."""
+        if not self.is_long:
+            return
+        # One file for each set of arguments: workers of pytest do not meet in one.
+        path = self.FOLDER / (re.sub(r"\W+", "-", self.node.name).strip("-") + ".json")
+        runs = json.loads(path.read_text())["runs"] if path.exists() else []
+        runs = [run for run in runs if run["seed"] != self.seed]
+        run = {
+            "seed": self.seed,
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "kernel": _kernel.choose_instruction_set(),
+            "figures": figures,
+        }
+        path.parent.mkdir(exist_ok=True)
+        kept = {"test": self.node.nodeid, "runs": [*runs, run][-self.N_RUNS :]}
+        path.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+@pytest.fixture
+def campaign(request, is_long):
+    """Tell a test that draws its cases how many, with which seed; keep its figures."""
+    return Campaign(request.node, is_long, request.config.getoption("--seed"))
 
 
 @pytest.fixture(scope="session")

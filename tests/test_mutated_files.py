@@ -5,8 +5,8 @@ JSON says; tensors and what is said of them. Whatever comes of it, `load` raises
 words that name the file, or the estimator predicts, can be saved and is the same again, and goes
 on training. No file of some kilobytes asks for much memory.
 
-`pytest tests/test_mutated_files.py --long` tries 100,000 files, which takes about ten minutes of
-one core; the suite tries a few hundred.
+`pytest tests/test_mutated_files.py --long` tries a million files, which takes more than an
+hour of one core; the suite tries a few hundred.
 """
 
 import copy
@@ -25,7 +25,7 @@ import torch
 
 from skdisk import MLPDiskClassifier, make_disk
 
-N_FILES, N_FILES_LONG = 60, 12_500
+N_FILES, N_FILES_LONG = 60, 100_000
 # Of the address space, beyond what the process has: torch and pandas take a little of it.
 MEMORY = 2**29
 
@@ -305,19 +305,19 @@ def assert_works(clf, path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "options"), SAVED.items(), ids=SAVED)
 def test_a_mutated_file_is_refused_in_words_or_works(
-    make_clf, tmp_path, limited_memory, is_long, name, options
+    make_clf, tmp_path, limited_memory, campaign, name, options
 ):
     path, other = tmp_path / "mutated.safetensors", tmp_path / "again.safetensors"
     data = save_one(make_clf, path, **options)
     assert_works(MLPDiskClassifier.load(path), other)
     n_refused = n_loaded = 0
     limited_memory()
-    for seed in range(N_FILES_LONG if is_long else N_FILES):
-        rng = random.Random(f"{name} {seed}")
+    for number in range(campaign.choose(N_FILES, N_FILES_LONG)):
+        rng = random.Random(f"{name} {campaign.seed} {number}")
         [change] = rng.choices([*CHANGES], [*CHANGES.values()])
         changed = change(rng, data)
         path.write_bytes(changed)
-        where = f"{name} {seed}, {change.__name__}"
+        where = f"{name} {campaign.seed} {number}, {change.__name__}"
         try:
             clf = MLPDiskClassifier.load(path)
         except ValueError as error:
@@ -335,3 +335,4 @@ def test_a_mutated_file_is_refused_in_words_or_works(
         except Exception as error:
             raise AssertionError(f"use of {where}") from error
     assert n_refused > n_loaded > 0
+    campaign.record(files=n_refused + n_loaded, refused=n_refused)
