@@ -3,8 +3,8 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench compare docs dist lint \
-	format clean
+.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize fuzz-kernel \
+	bench compare docs dist lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -54,7 +54,9 @@ long: .venv/installed ## Interrupt fits everywhere, load a million mutated files
 # for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose
 # own threads the sanitizer does not know, and at addresses that it can map.
 comma := ,
-KERNEL_TESTS := $(addprefix $(CURDIR)/tests/,test_kernel.py test_kernel_threads.py)
+BORDER_TESTS := $(CURDIR)/tests/test_kernel_border.py
+THREADS_TESTS := $(CURDIR)/tests/test_kernel_threads.py
+KERNEL_TESTS := $(CURDIR)/tests/test_kernel.py $(BORDER_TESTS) $(THREADS_TESTS)
 PYTEST = $(abspath $(BIN))/python -m pytest -p no:cacheprovider
 # The sanitizer stands in for functions of libstdc++, which torch brings later.
 find_libraries = $(foreach name,$(1) stdc++,$(shell $(CC) -print-file-name=lib$(name).so))
@@ -65,13 +67,24 @@ define build_sanitized
 		--quiet build_ext --force --build-lib build/$(1) --build-temp build/$(1)-objects
 endef
 
-sanitize: .venv/installed ## Run the kernel's tests under address, undefined and thread sanitizers
+define test_addresses
 	$(call build_sanitized,address,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
 	cd build/address && LD_PRELOAD="$(call find_libraries,asan)" \
-		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(PYTEST) $(KERNEL_TESTS)
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(PYTEST) $(1)
+endef
+
+sanitize: .venv/installed ## Run the kernel's tests under address, undefined and thread sanitizers
+	$(call test_addresses,$(KERNEL_TESTS))
 	$(call build_sanitized,thread,-fsanitize=thread)
 	cd build/thread && LD_PRELOAD="$(call find_libraries,tsan)" TSAN_OPTIONS=halt_on_error=1 \
-		setarch --addr-no-randomize $(PYTEST) --noconftest $(lastword $(KERNEL_TESTS))
+		setarch --addr-no-randomize $(PYTEST) --noconftest $(THREADS_TESTS)
+
+SEED ?= 0
+TIME ?= 3600
+fuzz-kernel: .venv/installed ## A million drawn calls of the kernel, then libFuzzer for TIME seconds
+	$(call test_addresses,--long --seed $(SEED) $(BORDER_TESTS))
+	@command -v clang >/dev/null || { echo "libFuzzer needs clang, which is not here."; exit 1; }
+	FUZZ_SECONDS=$(TIME) $(PYTEST) -m long --long --seed $(SEED) $(BORDER_TESTS)
 
 bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture in benchmarks/results
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -660,9 +660,11 @@ def make_unaligned(array):
 # (argument, function of the right value and all arguments, error, words)
 NONSENSE = [
     ("instruction_set", lambda v, a: "sse9", ValueError, "instruction_set must be one of base, "),
-    ("instruction_set", lambda v, a: None, TypeError, "must be str, not None"),
+    ("instruction_set", lambda v, a: None, TypeError, "instruction_set must be a string. Got"),
+    ("instruction_set", lambda v, a: b"base", TypeError, "Got <class 'bytes'> instead"),
     ("activation", lambda v, a: "swish", ValueError, "activation must be one of relu, tanh"),
-    ("activation", lambda v, a: "relu\0", ValueError, "null character"),
+    ("activation", lambda v, a: "relu\0", ValueError, "activation must be one of .* Got 'relu\0"),
+    ("output", lambda v, a: "\udc80", ValueError, "output must be one of .* Got '\udc80'"),
     ("output", lambda v, a: "logistic", ValueError, "output must be one of softmax, sigmoid. Got"),
     ("output", lambda v, a: "sigmoid", TypeError, "labels must be an array of float32"),
     ("optimizer", lambda v, a: "lbfgs", ValueError, "optimizer must be one of sgd, adam, adamw"),
@@ -687,7 +689,7 @@ NONSENSE = [
     ),
     ("layer_sizes", lambda v, a: change(v, 1, 2**62), ValueError, "layer_sizes are too large"),
     ("layer_sizes", lambda v, a: change(v, 0, 2**63 - 1), ValueError, "layer_sizes are too large"),
-    ("layer_sizes", lambda v, a: change(v, 2, 2**31), ValueError, "at most 2147483647 outputs"),
+    ("layer_sizes", lambda v, a: change(v, 2, 2**31), ValueError, "must have 10737418256 items"),
     (
         "layer_sizes",
         lambda v, a: change(v, 0, 4),
@@ -934,6 +936,7 @@ def test_drawn_nonsense_is_refused_or_makes_sense(make, junk):
         ),
         (kernel.compute_outputs, {"layer": 0}, ValueError, "layer must be 1 to 1. Got 0"),
         (kernel.compute_outputs, {"layer": 2}, ValueError, "layer must be 1 to 1. Got 2"),
+        (kernel.compute_outputs, {"layer": -9}, ValueError, "layer must be 1 to 1. Got -9"),
         (
             kernel.compute_outputs,
             {"out": np.empty((5, 2))},

@@ -26,24 +26,43 @@ static const char *const FORMS[] = {"log_proba", "proba", "scores"};
 
 /* --------------------------------------------------------------------------- names and numbers */
 
+/* Say in words what an object is not; want of memory stays what it is. */
+static bool fail_conversion(const char *argument, PyObject *object, const char *expected) {
+    bool is_too_large = false;
+    if (PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) return false;
+        is_too_large = PyErr_ExceptionMatches(PyExc_OverflowError);
+        PyErr_Clear();
+    }
+    if (is_too_large) PyErr_Format(PyExc_ValueError, "%s is too large a number.", argument);
+    else
+        PyErr_Format(PyExc_TypeError, "%s must be %s. Got %R instead.", argument, expected,
+                     (PyObject *)Py_TYPE(object));
+    return false;
+}
+
 /* Find a name; returns its place, or -1 and an exception. */
-static int find_name(const char *argument, const char *name, const char *const *names, int n) {
+static int find_name(const char *argument, PyObject *name, const char *const *names, int n) {
+    if (!PyUnicode_Check(name)) {
+        fail_conversion(argument, name, "a string");
+        return -1;
+    }
     char all[160] = "";
     for (int i = 0; i < n; i++) {
-        if (!strcmp(name, names[i])) return i;
+        if (!PyUnicode_CompareWithASCIIString(name, names[i])) return i;
         strcat(strcat(all, i ? ", " : ""), names[i]);
     }
-    PyErr_Format(PyExc_ValueError, "%s must be one of %s. Got '%.50s' instead.", argument, all,
+    PyErr_Format(PyExc_ValueError, "%s must be one of %s. Got '%.50U' instead.", argument, all,
                  name);
     return -1;
 }
 
-static bool find_instruction_set(const char *name, InstructionSet *set) {
+static bool find_instruction_set(PyObject *name, InstructionSet *set) {
     int found = find_name("instruction_set", name, INSTRUCTION_SETS, N_INSTRUCTION_SETS);
     if (found < 0) return false;
     *set = (InstructionSet)found;
     if (kernel_has(*set)) return true;
-    PyErr_Format(PyExc_ValueError, "This machine does not have instruction_set '%s'.", name);
+    PyErr_Format(PyExc_ValueError, "This machine does not have instruction_set '%U'.", name);
     return false;
 }
 
@@ -59,21 +78,6 @@ static bool has_length(PyObject *object) {
     bool has = PyObject_Size(object) >= 0;
     PyErr_Clear();
     return has;
-}
-
-/* Say in words what an object is not; want of memory stays what it is. */
-static bool fail_conversion(const char *argument, PyObject *object, const char *expected) {
-    bool is_too_large = false;
-    if (PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_MemoryError)) return false;
-        is_too_large = PyErr_ExceptionMatches(PyExc_OverflowError);
-        PyErr_Clear();
-    }
-    if (is_too_large) PyErr_Format(PyExc_ValueError, "%s is too large a number.", argument);
-    else
-        PyErr_Format(PyExc_TypeError, "%s must be %s. Got %R instead.", argument, expected,
-                     (PyObject *)Py_TYPE(object));
-    return false;
 }
 
 static bool read_real(const char *argument, PyObject *object, double *value) {
@@ -266,8 +270,7 @@ static bool check_all_not_negative(const char *name, const double *values, int64
 
 /* What every call is given first. */
 typedef struct {
-    const char *instruction_set, *activation, *output;
-    PyObject *sizes, *parameters;
+    PyObject *instruction_set, *sizes, *activation, *output, *parameters;
 } NetworkArguments;
 
 typedef struct {
@@ -295,9 +298,7 @@ static bool count_parameters(const Network *network, int64_t *n) {
             return false;
         }
     }
-    if (network->sizes[network->n_layers] <= INT32_MAX) return true;
-    PyErr_Format(PyExc_ValueError, "layer_sizes must end in at most %d outputs.", INT32_MAX);
-    return false;
+    return true;
 }
 
 static bool check_network(Arrays *arrays, const NetworkArguments *given, bool is_written,
@@ -441,8 +442,8 @@ static bool check_data(Arrays *arrays, const DataArguments *given, const Network
 /* ---------------------------------------------------------------------- settings of a training */
 
 typedef struct {
-    const char *optimizer;
-    PyObject *batch_size, *momentum, *nesterov, *weight_decay, *beta1, *beta2, *eps, *max_norm;
+    PyObject *batch_size, *optimizer, *momentum, *nesterov, *weight_decay, *beta1, *beta2, *eps,
+        *max_norm;
 } SettingsArguments;
 
 static bool check_settings(const SettingsArguments *given, Settings *settings) {
@@ -575,7 +576,7 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     State state = {0};
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOssOOOOOsOOOOOOOOOOOOOOOOO:train", names,
+            args, keywords, "$OOOOOOOOOOOOOOOOOOOOOOOOOOO:train", names,
             &network_given.instruction_set, &network_given.sizes, &network_given.activation,
             &network_given.output,
             &network_given.parameters, &memory_given[0], &memory_given[1], &n_steps_given,
@@ -636,7 +637,7 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
     DataArguments data_given = {.row_keys = Py_None};
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOssOOOOOO:evaluate", names, &network_given.instruction_set,
+            args, keywords, "$OOOOOOOOOO:evaluate", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.output,
             &network_given.parameters,
             &data_given.rows.values, &data_given.rows.indices, &data_given.rows.indptr,
@@ -668,11 +669,10 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
         "values",          "indices",     "indptr",     "form",   "out",        NULL};
     NetworkArguments network_given;
     RowsArguments rows_given;
-    const char *form_given;
-    PyObject *out_given;
+    PyObject *form_given, *out_given;
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOssOOOOsO:predict", names, &network_given.instruction_set,
+            args, keywords, "$OOOOOOOOOO:predict", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.output,
             &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &form_given, &out_given))
@@ -707,7 +707,7 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
     PyObject *layer_given, *out_given;
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOssOOOOOO:compute_outputs", names, &network_given.instruction_set,
+            args, keywords, "$OOOOOOOOOO:compute_outputs", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.output,
             &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &layer_given, &out_given))
@@ -717,9 +717,9 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
     CheckedNetwork checked;
     Rows X;
     float *out;
-    if (!check_network(&arrays, &network_given, false, &checked) ||
-        !check_rows(&arrays, &rows_given, checked.network.sizes[0], &X) ||
-        !read_integer("layer", layer_given, &layer))
+    if (!read_integer("layer", layer_given, &layer) ||
+        !check_network(&arrays, &network_given, false, &checked) ||
+        !check_rows(&arrays, &rows_given, checked.network.sizes[0], &X))
         return finish(&arrays, NULL);
     if (layer < 1 || layer > checked.network.n_layers) {
         PyErr_Format(PyExc_ValueError, "layer must be 1 to %lld. Got %lld instead.",
