@@ -112,8 +112,12 @@ def draw_data(rng, numbers, network, n_rows):
 
 def draw_training(rng, numbers, network, n_parameters, n_rows):
     n_epochs, length = rng.randrange(4), rng.choice((n_rows, rng.randint(1, 40)))
+    keys = numbers.integers(-(2**63), 2**63, n_rows)
+    seeds = numbers.integers(-(2**63), 2**63, n_epochs)
     dropout = None
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
+        keys = seeds = None
+    elif rng.random() < 0.7:
         dropout = numbers.choice([0, 0.1, 0.5, 0.999], len(network["layer_sizes"]) - 2)
     optimizer, momentum = rng.choice(NAMES["optimizer"]), rng.choice((0.0, 0.9, 1e-45, 3e38))
     n_memories = 2 if optimizer != "sgd" else momentum != 0
@@ -132,10 +136,10 @@ def draw_training(rng, numbers, network, n_parameters, n_rows):
         "eps": rng.choice((0.0, 1e-8, 1e-320, 3e38, 1)),
         "max_norm": rng.choice((math.inf, 1.0, 1e-320, 1e300)),
         "dropout": dropout,
-        "row_keys": numbers.integers(-(2**63), 2**63, n_rows),
+        "row_keys": keys,
         "orders": numbers.integers(0, n_rows, (n_epochs, length)),
         "learning_rates": numbers.choice([0, 0.1, 0.1, 1e-320, 3e38], n_epochs),
-        "seeds": numbers.integers(-(2**63), 2**63, n_epochs),
+        "seeds": seeds,
     }
 
 

@@ -1129,7 +1129,12 @@ static void activate_layer(Activation f, Shape shape, const Layer *layer, const 
         CASE(RELU)
         CASE(TANH)
         CASE(LOGISTIC)
-        CASE(IDENTITY) CASE(LEAKY_RELU) CASE(ELU) CASE(SELU) CASE(GELU) CASE(SILU) default : break;
+        CASE(LEAKY_RELU)
+        CASE(ELU)
+        CASE(SELU)
+        CASE(GELU)
+        CASE(SILU)
+    default: activate_layer_by(IDENTITY, shape, layer, row_bits, noted);
     }
 #undef CASE
 }
@@ -1139,7 +1144,7 @@ static void go_forward(const Training *t, Shape shape) {
     for (int64_t l = 1; l <= L; l++) {
         const Layer *layer = t->layers + l;
         compute_scores(shape, layer, t->W, t->layers[l - 1].A);
-        if (l == L) return;
+        if (l == L) continue;
         activate_layer(t->network->activation, shape, layer, t->row_bits, NULL);
         transpose(shape, t->room, layer->A, layer->n_units, layer->AT);
     }

@@ -154,11 +154,10 @@ static void release(Arrays *arrays) {
 }
 
 static int find_type(const Py_buffer *view) {
-    const char *format = view->format ? view->format : "B";
+    const char *format = view->format;
     if (*format == '@' || *format == '=') format++;
-    if (!*format || format[1]) return 0;
-    if (strchr("ilq", *format))
-        return view->itemsize == 4 ? INT32 : view->itemsize == 8 ? INT64 : 0;
+    if (strlen(format) != 1) return 0;
+    if (strchr("ilq", *format)) return view->itemsize == 4 ? INT32 : INT64;
     if (*format == 'f') return FLOAT32;
     return *format == 'd' ? FLOAT64 : 0;
 }
@@ -168,7 +167,7 @@ static bool check_array(const Array *array, int types, int n_dimensions) {
     if (!(array->type & types)) {
         PyErr_Format(PyExc_TypeError,
                      "%s must be an array of %s. Got items of format '%.20s' instead.",
-                     array->name, describe_types(types), view->format ? view->format : "B");
+                     array->name, describe_types(types), view->format);
     } else if (view->ndim != n_dimensions) {
         PyErr_Format(PyExc_ValueError, "%s must have %d dimensions. Got %d instead.", array->name,
                      n_dimensions, view->ndim);
@@ -531,13 +530,11 @@ static bool check_epochs(Arrays *arrays, const EpochsArguments *given, int64_t n
     return true;
 }
 
-/* Make room for the loss of every batch. */
+/* Make room for the loss of every batch; it takes less than the orders of its rows. */
 static PyObject *make_losses(const Epochs *epochs, int64_t batch_size) {
-    int64_t n_batches = (epochs->n_rows - 1) / batch_size + 1, n;
-    if (__builtin_mul_overflow(epochs->n_epochs, n_batches * (int64_t)sizeof(float), &n) ||
-        n > PY_SSIZE_T_MAX)
-        return PyErr_NoMemory();
-    return PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)n);
+    int64_t n_batches = (epochs->n_rows - 1) / batch_size + 1;
+    int64_t n_bytes = epochs->n_epochs * n_batches * (int64_t)sizeof(float);
+    return PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)n_bytes);
 }
 
 /* ------------------------------------------------------------------------------- the functions */
