@@ -1066,10 +1066,13 @@ state = kernel.State(np.zeros(network.count_parameters(), np.float32))
 X, out = np.ones((1, 1), np.float32), np.zeros((1, 2))
 data, orders = kernel.Data(X, np.zeros(1, int)), np.zeros((1, 10**5), int)
 hidden = np.zeros((1, 10**6), np.float32)
+deep = kernel.Network((1,) * (10**6 + 1))
+deep_state = kernel.State(np.zeros(deep.count_parameters(), np.float32))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, used + 2**27))
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
 for call in (
     lambda: kernel.train(network, how, state, data, orders, np.ones(1)),
+    lambda: kernel.train(deep, how, deep_state, data, orders, np.ones(1)),
     lambda: kernel.evaluate(network, state.parameters, data),
     lambda: kernel.predict(network, state.parameters, X, out=out),
     lambda: kernel.compute_outputs(network, state.parameters, X, 1, out=hidden),
@@ -1080,7 +1083,7 @@ for call in (
         print(state.parameters.any(), state.n_steps, out.any(), hidden.any())
 """
     result = run_program(program)
-    assert result.stdout == "False 0 False False\n" * 4, result.stderr
+    assert result.stdout == "False 0 False False\n" * 5, result.stderr
 
 
 def test_an_environment_variable_chooses_the_instruction_set(monkeypatch):
