@@ -81,7 +81,7 @@ sanitize: .venv/installed ## Run the kernel's tests under address, undefined and
 
 SEED ?= 0
 TIME ?= 3600
-fuzz-kernel: .venv/installed ## A million drawn calls of the kernel, then libFuzzer for TIME seconds
+fuzz-kernel: .venv/installed ## Draw a million calls of the kernel; run libFuzzer TIME seconds
 	$(call test_addresses,--long --seed $(SEED) $(BORDER_TESTS))
 	@command -v clang >/dev/null || { echo "libFuzzer needs clang, which is not here."; exit 1; }
 	FUZZ_SECONDS=$(TIME) $(PYTEST) -m long --long --seed $(SEED) $(BORDER_TESTS)
@@ -90,7 +90,7 @@ fuzz-kernel: .venv/installed ## A million drawn calls of the kernel, then libFuz
 COVERED = $(CURDIR)/build/coverage
 LLVM = $(dir $(realpath $(shell command -v clang)))
 coverage: export CC = clang
-coverage: .venv/installed ## List the branches that no test takes: docs/results/coverage.md (minutes)
+coverage: .venv/installed ## List the branches that no test takes (minutes)
 	@command -v clang >/dev/null || { echo "llvm-cov needs clang, which is not here."; exit 1; }
 	$(call build_watched,coverage,-fprofile-instr-generate -fcoverage-mapping)
 	cd $(COVERED) && LLVM_PROFILE_FILE=$(COVERED)/%p.profraw $(PYTEST) $(KERNEL_TESTS)

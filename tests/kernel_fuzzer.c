@@ -2,8 +2,8 @@
    instruction set of this machine. `make fuzz-kernel` builds it with sanitizers and runs it.
 
    What the bytes say is always allowed by kernel.h: its promise is that then no memory beside the
-   given arrays is touched, and that what comes out is as `check_...` below says. Each array is an
-   allocation of its own, of its exact size, for the address sanitizer to watch. */
+   given arrays is touched, and that what comes out is as the functions `check_...` say. Each array
+   is an allocation of its own, of its exact size, for the address sanitizer to watch. */
 #include "kernel.h"
 
 #include <math.h>
@@ -15,7 +15,7 @@
 #define MOST_PARAMETERS 100000
 #define MOST_WORK       120000 /* parameters times rows */
 
-/* The sanitizer needs the place, the person the words. */
+/* Says what does not hold, and stops: libFuzzer keeps the bytes that led to it. */
 #define CHECK(condition) \
     do { \
         if (!(condition)) { \
@@ -24,7 +24,7 @@
         } \
     } while (0)
 
-/* ------------------------------------------------------------------------- from bytes to numbers */
+/* ----------------------------------------------------------------------- from bytes to numbers */
 
 typedef struct {
     const uint8_t *at, *end;
@@ -51,7 +51,8 @@ static int64_t below(uint64_t bits, int64_t end) { return (int64_t)(bits % (uint
 
 /* Mostly small; else where vectors, panels and blocks of products begin and end. */
 static int64_t draw_size(Source *from) {
-    static const int64_t edges[] = {15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 96, 127, 128, 129, 300};
+    static const int64_t edges[] = {15, 16, 17, 31,  32,  33,  47, 63,
+                                    64, 65, 96, 127, 128, 129, 300};
     static const int64_t large[] = {513, 1025, 1100, 2100};
     uint8_t byte = draw_byte(from);
     if (byte < 160) return 1 + byte % 20;
@@ -59,8 +60,9 @@ static int64_t draw_size(Source *from) {
 }
 
 static double draw_special(Source *from) {
-    static const double special[] = {0,       -0.0,   1,     -1,    INFINITY, -INFINITY, NAN, 1e-45,
-                                     1.2e-38, 3.4e38, -3e38, 1e300, 1e-300,   88,        -87, 1e20};
+    static const double special[] = {0,        -0.0, 1,     -1,      1e20,   88,    -87,   1e-300,
+                                     INFINITY, NAN,  1e-45, 1.2e-38, 3.4e38, -3e38, 1e300,
+                                     -INFINITY};
     uint8_t byte = draw_byte(from);
     if (byte < 16) return special[byte];
     return (byte - 128) / 16.0;
@@ -101,14 +103,16 @@ static float *draw_floats(Source *from, int64_t n, float scale) {
     return x;
 }
 
+/* From 0 to below an end, which is there at least once; without an end (0) anything. */
 static int64_t *draw_integers(Source *from, int64_t n, int64_t end) {
     int64_t *x = allocate(n, sizeof *x);
-    for (int64_t i = 0; i < n; i++) x[i] = end ? below(generate(from), end) : (int64_t)generate(from);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = end ? below(generate(from), end) : (int64_t)generate(from);
     if (n) x[below(draw_byte(from), n)] = end ? end - 1 : INT64_MAX;
     return x;
 }
 
-/* ----------------------------------------------------------------------------- a case: all inputs */
+/* -------------------------------------------------------------------------- a case: all inputs */
 
 typedef struct {
     int64_t sizes[MOST_HIDDEN + 2], n_parameters;
@@ -159,7 +163,8 @@ static void draw_csr(Source *from, Case *c, Rows *X) {
     int64_t most = 1 + draw_byte(from) % 9, n = 0;
     int64_t *indptr = own(c, allocate(X->n_rows + 1, sizeof *indptr));
     indptr[0] = n = draw_byte(from) % 3; /* values before the first row are nobody's */
-    for (int64_t row = 0; row < X->n_rows; row++) indptr[row + 1] = n += below(generate(from), most);
+    for (int64_t row = 0; row < X->n_rows; row++)
+        indptr[row + 1] = n += below(generate(from), most);
     int64_t *indices = own(c, draw_integers(from, n, X->n_features));
     X->singles = own(c, draw_floats(from, n, 2));
     X->indices = indices, X->indptr = indptr, X->long_indices = X->long_indptr = true;
@@ -205,7 +210,8 @@ static void draw_data(Source *from, Case *c) {
             weights[i] = fabsf(weights[i]) <= 3.4e38f ? fabsf(weights[i]) : 0;
         data->weights = weights;
     }
-    if (c->settings.dropout || draw_truth(from)) data->row_keys = own(c, draw_integers(from, n, 0));
+    if (c->settings.dropout || draw_truth(from))
+        data->row_keys = own(c, draw_integers(from, n, 0));
 }
 
 static void draw_epochs(Source *from, Case *c) {
@@ -220,7 +226,8 @@ static void draw_epochs(Source *from, Case *c) {
     double *rates = own(c, allocate(n, sizeof *rates));
     for (int64_t i = 0; i < n; i++) rates[i] = draw_not_negative(from) / 16;
     epochs->learning_rates = rates;
-    if (c->settings.dropout || draw_truth(from)) epochs->seeds = own(c, draw_integers(from, n, 0));
+    if (c->settings.dropout || draw_truth(from))
+        epochs->seeds = own(c, draw_integers(from, n, 0));
 }
 
 static void draw_case(Source *from, Case *c) {
@@ -237,7 +244,7 @@ static void draw_case(Source *from, Case *c) {
     c->n_steps = draw_truth(from) ? draw_byte(from) : INT64_MAX / 2;
 }
 
-/* ------------------------------------------------------------------------- what must come of it */
+/* ----------------------------------------------------------------------- what must come of it */
 
 static bool are_equal(const float *a, const float *b, int64_t n) {
     for (int64_t i = 0; i < n; i++)
