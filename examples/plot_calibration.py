@@ -30,8 +30,8 @@ network = MLPDiskClassifier(random_state=0).fit(X_train, y_train)
 # The temperature divides the network's log-odds before they become probabilities: more than 1
 # makes it less sure, and which class is the more probable stays as it was. It is found on rows
 # that the network has not seen, your own validation set. ``FrozenEstimator`` says that the
-# network is not to be trained again. (Of a data frame give ``y.to_numpy()``: scikit-learn 1.9
-# looks for the first label by its position.)
+# network is not to be trained again. (Labels of a data frame: give ``y.to_numpy()``, because
+# scikit-learn 1.9 looks for a row that is called 0.)
 calibrated = CalibratedClassifierCV(FrozenEstimator(network), method="temperature")
 calibrated.fit(X_val, y_val)
 models = {"as it comes": network, "with a temperature": calibrated}

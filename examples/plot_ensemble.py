@@ -48,7 +48,7 @@ print(counts.to_string(index=False, float_format="{:.2g}".format))
 # %%
 # Beside it stands the best candidate ten times, each time with a seed of its own. Networks that
 # differ in more than the seed err on different rows, and their mean evens out more of it. One
-# split of one table can be chance: :doc:`here </results/ensembles>` are twenty splits of four.
+# split of one table can be chance; see :doc:`twenty splits of four tables </results/ensembles>`.
 seeds = MLPDiskEnsemble(search.best_estimator_, **shared).fit(X_train, y_train)
 fig, ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
 for name, ensemble in {"seeds of the best": seeds, "chosen by from_search": chosen}.items():

@@ -43,8 +43,8 @@ ax.set(yticks=range(5), yticklabels=grid["batch_size"], ylabel="batch size")
 bar = fig.colorbar(image, label="log loss of unseen rows", extend="max")
 
 # %%
-# The same layers and epochs elsewhere, in batches of 128 rows, skorch's default: one fit at a
-# time, the faster of two. What all networks would take is that times their number, not measured.
+# The same layers and epochs elsewhere, in batches of 128 rows, skorch's default: the faster of two
+# fits. What all would take, one after another, is that times their number, and not measured.
 net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 peers = {
     "skdisk": clf.set_params(batch_size=128),
@@ -56,4 +56,4 @@ peers = {
 with warnings.catch_warnings(action="ignore"):  # MLPClassifier would go on.
     for name, peer in peers.items():
         fits = cross_validate(peer, X, y, cv=ShuffleSplit(2, train_size=0.8))["fit_time"]
-        print(f"{name:13}  one: {fits.min():.3f} s, {n_networks}: {n_networks * fits.min():.0f} s")
+        print(f"{name:13}  {fits.min():.3f} s, {n_networks} fits: {n_networks * fits.min():.0f} s")
