@@ -70,8 +70,6 @@ make_pages()
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    # Scripts for the terminal are no pages.
-    "ignore_pattern": r"^(?!plot_)",
     "backreferences_dir": "gallery/backreferences",
     "doc_module": ("skdisk",),
     "image_srcset": ["2x"],
