@@ -35,12 +35,14 @@ axes.figure.tight_layout()
 # such features together.
 #
 # How does a probability move? Each line is one wine, its feature set to one value after another.
-# Where a line rises or falls is decided by the other features. The mean, dashed, is flatter than
-# most, and alone would hide that.
+# Where a line rises or falls is decided by the other features. The average is flatter than most,
+# and alone would hide that.
+options = {"kind": "both", "subsample": 40, "random_state": 0}
+style = {"ice_lines_kw": {"alpha": 0.6}, "pd_line_kw": {"color": "black"}}
 display = PartialDependenceDisplay.from_estimator(
-    model, X_test, means.index[:-3:-1], target=0, kind="both", subsample=40, random_state=0
+    model, X_test, means.index[:-3:-1], target=0, **options, **style
 )
-display.axes_[0, 0].set_ylabel("probability of class 0")
+_ = display.axes_[0, 0].set_ylabel("probability of class 0")
 
 # %%
 # SHAP shares a prediction out among the features of its row: the shares add up to how far the
@@ -50,8 +52,7 @@ display.axes_[0, 0].set_ylabel("probability of class 0")
 # .. code-block:: python
 #
 #     scaler, clf = model
-#     background, rows = (
-#         torch.tensor(scaler.transform(part), dtype=torch.float32) for part in (X_train, X_test)
-#     )
+#     background = torch.from_numpy(scaler.transform(X_train).astype("float32"))
+#     rows = torch.from_numpy(scaler.transform(X_test).astype("float32"))
 #     shares = shap.DeepExplainer(clf.to_torch(), background).shap_values(rows)
-#     shap.summary_plot(shares[..., 0], X_test)
+#     print(pd.DataFrame(shares[..., 0], columns=X.columns).abs().mean().sort_values())

@@ -40,8 +40,8 @@ print(table.round(3).to_string())
 
 # %%
 # The fewer labels there are, the more the hidden layer helps: what makes a digit is worked out
-# there already. Take rows that the network has not been trained on: it has seen the labels of
-# those, and what comes out of it gives them away.
+# there already. Never give the second model rows that the network was trained on: what comes out
+# for those betrays their labels.
 axes = table.plot(marker="o", logx=True, ylabel="accuracy on other rows", grid=True)
 axes.set_xticks(n_labels, n_labels)
 axes.minorticks_off()

@@ -2,7 +2,7 @@
 L-BFGS, and what a penalty is for
 =================================
 
-On few rows L-BFGS finds the lowest loss of the training that there is. Is that the best network?
+On few rows L-BFGS brings the loss of the training down to nearly 0. Is that the best network?
 """
 
 # %%
@@ -39,7 +39,7 @@ table = pd.DataFrame.from_dict(rows, orient="index")
 print(table.round(5).to_string())
 
 # %%
-# A network that knows its rows by heart is certain of other rows, too, and where classes overlap
-# it is certain of what is wrong. In wine they hardly do.
+# A network that knows its rows by heart is certain of other rows, too. Where classes overlap it is
+# certain of what is wrong, which the log loss punishes most. In wine they hardly overlap.
 losses = table["other rows"].unstack(sort=False)
 axes = losses.plot.bar(rot=0, ylabel="log loss of other rows in nats")

@@ -56,4 +56,4 @@ _, axes = plt.subplots(subplot_kw={"xlabel": "epoch", "ylabel": "validation loss
 for state, color in {"PRUNED": "silver", "COMPLETE": "tab:blue"}.items():
     lines = axes.semilogy(losses[trials["state"] == state].T, color=color)
     lines[0].set_label(state.lower())
-axes.legend()
+_ = axes.legend()

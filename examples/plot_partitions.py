@@ -26,8 +26,8 @@ np.save(path, X[:400_000])
 
 
 # %%
-# ``fit`` reads float32 from a writeable map, "c", as it needs them, and leaves the file as it is;
-# "r" it would copy. Parts may be of any origin. No schedule is theirs: the second rate is smaller.
+# ``fit`` reads rows of float32 from a writeable map, mode "c", as it needs them; the file stays as
+# it is. ``partial_fit`` takes parts of any origin, without a schedule: lower ``lr`` in the end.
 def take_parts(clf):
     """Go through the parts twice."""
     X = np.load(path, mmap_mode="r")
@@ -50,7 +50,7 @@ for name, train in ways.items():
     rows[name] = [tracemalloc.get_traced_memory()[1] / 1e6, clf.score(X_test, y_test)]
     tracemalloc.stop()
 table = pd.DataFrame.from_dict(rows, orient="index", columns=["peak, MB", "accuracy"])
-print(table.round(3).to_string())
+print(table.to_string(float_format="%.3g"))
 folder.cleanup()
 
 # %%
