@@ -91,9 +91,7 @@ CASES = {
     "A value out of range": lambda: fit(params={"lr": 0}),
     "Sizes of hidden layers": lambda: fit(params={"hidden_layer_sizes": (64, 0)}),
     "An unknown optimiser": lambda: fit(params={"optimizer": "adma"}),
-    "Arguments of the optimiser": lambda: fit(
-        params={"optimizer_params": {"betas": (0.9, 0.99)}}
-    ),
+    "Arguments of the optimiser": lambda: fit(params={"optimizer_params": {"betas": (0.9, 0.99)}}),
     "No such device": lambda: fit(params={"device": "cuda"}),
     "Clipping with L-BFGS": lambda: fit(params={"optimizer": "lbfgs", "clip_grad_norm": 1.0}),
     "The kernel is impossible": lambda: fit(params={"fused": True, "optimizer": "rmsprop"}),

@@ -1,0 +1,351 @@
+"""What the pages of the guide show of what was measured, and the picture of the wings.
+
+`compute()` makes the texts that stand as `{{ name }}` in the pages, from the files of
+`benchmarks/results`, so that no figure is written by hand; `draw()` makes the pictures.
+"""
+
+import json
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import bench_page
+import numpy as np
+import tuning_page
+from accuracy_page import (
+    BASE,
+    DEFAULTS,
+    ENSEMBLE,
+    FEW,
+    average,
+    group_by_n_rows,
+    make_grid,
+    select,
+)
+from accuracy_page import make_table as make_lines
+
+ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+GENERATED = Path(__file__).parent / "generated"
+
+BEST_OF_50, TREES = "skdisk, best epoch of 50", "HistGradientBoosting"
+LOGISTIC = "LogisticRegression"
+MONTHS = "January February March April May June July August September October November December"
+
+
+def read(name):
+    """Read the machine and the rows of a file of results."""
+    results = json.loads((RESULTS / f"{name}.json").read_text())
+    return results["machine"], results["rows"]
+
+
+def make_table(head, body):
+    """Write rows of cells as a Markdown table."""
+    return "\n".join(make_lines(head, body))
+
+
+def tell_month(machine):
+    """Write the month of a measurement."""
+    year, month, _ = machine["date"].split("-")
+    return f"{MONTHS.split()[int(month) - 1]} {year}"
+
+
+def compute():
+    """Compute the text of each name."""
+    return compute_accuracy() | compute_tuning() | compute_speed()
+
+
+# ------------------------------------------------------------------------------------ accuracy
+
+
+def compute_accuracy():
+    """Compute what is said of accuracy and log loss: as it comes, and with few rows."""
+    machine, rows = read("accuracy")
+    defaults, rates = select(rows, "defaults"), select(rows, "rates")
+    accuracy, loss, seconds = (average(defaults, m) for m in ("accuracy", "log_loss", "seconds"))
+    names = (DEFAULTS, ENSEMBLE, BEST_OF_50, BASE, LOGISTIC, TREES)
+    texts = {
+        "accuracy_date": tell_month(machine),
+        "n_tables": str(len({row["data"] for row in defaults})),
+        "accuracy_table": make_table(
+            ["as it comes", "accuracy in %", "log loss", "seconds of a fit"],
+            [
+                [name, f"{accuracy[name]:.2f}", f"{loss[name]:.3f}", f"{seconds[name]:.3f}"]
+                for name in names
+            ],
+        ),
+        "time_of_mlp": f"{seconds[BASE] / seconds[DEFAULTS]:.0f}",
+        "time_of_trees": f"{seconds[TREES] / seconds[DEFAULTS]:.0f}",
+        "time_of_ensemble": f"{seconds[ENSEMBLE] / seconds[DEFAULTS]:.0f}",
+        "adam_table": make_adam_table(rates),
+        "few_table": make_few_table(select(rows, "defaults, few rows")),
+        "trees_table": make_trees_table(defaults),
+    }
+    keys = ("defaults", "ensemble", "best", "mlp", "logistic", "trees")
+    for key, name in zip(keys, names, strict=True):
+        texts |= {f"accuracy_{key}": f"{accuracy[name]:.2f}", f"loss_{key}": f"{loss[name]:.3f}"}
+    return texts
+
+
+def make_adam_table(rows):
+    """Write accuracy and log loss of the learning rates of Adam."""
+    accuracy, loss = (average(rows, metric) for metric in ("accuracy", "log_loss"))
+    names = [name for name in accuracy if name.startswith("adam,")]
+    body = [
+        [f"`{name.split(', ')[1]}`", f"{accuracy[name]:.2f}", f"{loss[name]:.3f}"]
+        for name in names
+    ]
+    return make_table(['with `optimizer="adam"`', "accuracy in %", "log loss"], body)
+
+
+def make_few_table(rows):
+    """Write accuracy and log loss by the number of rows to train on, over all tables of few."""
+    groups = group_by_n_rows(rows, [name for names in FEW.values() for name in names])
+    columns = []
+    for group in groups.values():
+        accuracy, loss = (average(group, metric) for metric in ("accuracy", "log_loss"))
+        columns.append({name: f"{accuracy[name]:.1f} / {loss[name]:.2f}" for name in accuracy})
+    names = (DEFAULTS, ENSEMBLE, BEST_OF_50, BASE, LOGISTIC, TREES)
+    body = [[name, *(column[name] for column in columns)] for name in names]
+    return make_table(["accuracy in % / log loss", *(f"{n} rows" for n in groups)], body)
+
+
+def make_trees_table(rows):
+    """Write the tables on which trees are furthest above and below the network."""
+    accuracy, loss = (make_grid(rows, metric) for metric in ("accuracy", "log_loss"))
+    above = {name: accuracy[TREES][name] - accuracy[DEFAULTS][name] for name in accuracy[TREES]}
+    ordered = sorted(above, key=above.get, reverse=True)
+    body = []
+    for name in [*ordered[:4], *ordered[-4:]]:
+        cells = [f"{accuracy[clf][name]:.1f}" for clf in (TREES, DEFAULTS)]
+        cells += [f"{loss[clf][name]:.2f}" for clf in (TREES, DEFAULTS)]
+        body.append([name, *cells])
+    head = ["table", "accuracy: boosting", "skdisk", "log loss: boosting", "skdisk"]
+    return make_table(head, body)
+
+
+def compute_tuning():
+    """Compute what is said of parameters."""
+    machine, rows = read("tuning")
+    gains = tuning_page.make_gains_table(rows)
+    texts = {"tuning_date": tell_month(machine), "gains_table": "\n".join(gains)}
+    for parameter in tuning_page.list_parameters(rows):
+        table = tuning_page.make_values_table(select(rows, parameter))
+        texts[f"{parameter}_table"] = "\n".join(table)
+    return texts
+
+
+# --------------------------------------------------------------------------------------- speed
+
+
+class Cases:
+    """The rows of the benchmarks by case and contender."""
+
+    def __init__(self, rows):
+        self.rows = {(row["case"], row["contender"]): row for row in rows}
+
+    def list_contenders(self, case):
+        """List who was measured in a case."""
+        return [contender for found, contender in self.rows if found == case]
+
+    def tell(self, case, contender, scale=1.0, digits=3):
+        """Write a median, in a unit of so many to the one of the file."""
+        return write(scale * self.rows[case, contender]["median"], digits)
+
+    def tell_ratio(self, case, contender):
+        """Write how many times as long, or as large, as skdisk's own."""
+        return write(self.rows[case, contender]["ratio"], 2)
+
+
+def write(number, digits):
+    """Write a number with so many significant digits, and no exponent."""
+    places = max(0, digits - 1 - int(np.floor(np.log10(abs(number)))))
+    return f"{number:,.{places}f}"
+
+
+def compute_speed():
+    """Compute what is said of time and memory."""
+    machine, rows = read("bench")
+    cases = Cases(rows)
+    lesson, cold = "a. lesson, s/step", "d. cold start and 10 epochs, s"
+    search = "f. search, 12 candidates x 5 folds, s/epoch"
+    memory = "b. memory that a fit of 1,000,000 x 20 adds, MB"
+    wide = "b. hidden 1,024, s/row"
+    return {
+        "speed_date": tell_month(machine),
+        "speed_machine": f"{machine['processor']}, {machine['cpu_capability']}",
+        "step": cases.tell(lesson, "skdisk", 1e6, 2),
+        "step_unfused": cases.tell_ratio(lesson, "skdisk, fused=False"),
+        "short_fit": cases.tell("a. fit of one epoch of 100 rows, s", "skdisk", 1e3, 2),
+        "wide_loop": cases.tell_ratio(wide, "pre-sliced loop"),
+        "one_row": cases.tell("c. predict_proba of 1 rows, s", "skdisk", 1e6, 2),
+        "cold_start": cases.tell(cold, "skdisk", 1, 2),
+        "cold_memory": cases.tell("d. peak memory, MB", "skdisk", 1, 2),
+        "search_speed_up": cases.tell_ratio(search, "skdisk, one thread"),
+        "step_table": make_case_table(cases, lesson, "µs a step", 1e6),
+        "search_table": make_case_table(cases, search, "ms an epoch of all 60", 1e3),
+        "memory_table": make_case_table(cases, memory, "MB"),
+        "prediction_table": make_prediction_table(cases),
+        "options_table": make_case_table(cases, "e. options, s/epoch", "ms an epoch", 1e3),
+        "many_table": make_many_table(cases),
+        "growth_table": make_growth_table(cases),
+    }
+
+
+def make_case_table(cases, case, unit, scale=1.0):
+    """Write a table of a case: contender, median and ratio, the fastest first."""
+    contenders = cases.list_contenders(case)
+    ordered = sorted(contenders, key=lambda name: cases.rows[case, name]["median"])
+    body = [
+        [name, cases.tell(case, name, scale), cases.tell_ratio(case, name)] for name in ordered
+    ]
+    return make_table(["", unit, "beside skdisk"], body)
+
+
+def make_prediction_table(cases):
+    """Write the times of predictions by the number of rows."""
+    numbers = ("1", "1,000", "1,000,000")
+    body = [
+        [name, *(cases.tell(f"c. predict_proba of {n} rows, s", name, 1e3) for n in numbers)]
+        for name in ("skdisk", "MLPClassifier", "skorch")
+    ]
+    return make_table(["ms of `predict_proba`", *(f"rows: {n}" for n in numbers)], body)
+
+
+def make_growth_table(cases):
+    """Write, of each way in which a problem grows, skdisk's time and the ratios of others."""
+    body = []
+    for name, label in bench_page.GROWTH.items():
+        found = [case for case, contender in cases.rows if case.startswith(f"b. {name} ")]
+        for case in dict.fromkeys(found):
+            number = case.removeprefix(f"b. {name} ").removesuffix(", s/row")
+            ratios = [
+                cases.tell_ratio(case, other)
+                for other in ("pre-sliced loop", "MLPClassifier", "skorch")
+            ]
+            body.append([f"{number} {label}", cases.tell(case, "skdisk", 1e6, 2), *ratios])
+    head = ["", "skdisk, µs a row and epoch", "pre-sliced loop", "MLPClassifier", "skorch"]
+    return make_table(head, body)
+
+
+def make_many_table(cases):
+    """Write the times of ten thousand networks."""
+    columns = {
+        "one thread": "skdisk",
+        "two threads": "skdisk, two threads",
+        "hand-written loop": "pre-sliced loop",
+        "ParallelMLPs, authors' CPU": "ParallelMLPs, authors' CPU",
+        "the same, authors' GPU": "ParallelMLPs, authors' GPU",
+    }
+    body = [
+        [
+            n,
+            *(
+                cases.tell(f"h. 10,000 networks, {n} rows, s/epoch", c, 1, 2)
+                for c in columns.values()
+            ),
+        ]
+        for n in ("100", "1,000", "10,000")
+    ]
+    return make_table(["rows", *columns], body)
+
+
+# ------------------------------------------------------------------------------------ pictures
+
+
+def draw():
+    """Write all pictures of the guide into the folder `generated`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from lesson.making import draw_both
+
+    GENERATED.mkdir(exist_ok=True)
+    _, rows = read("bench")
+    draw_both(GENERATED, "growth", lambda look: draw_growth(rows, look))
+    (GENERATED / "wings.svg").write_text(draw_wings())
+
+
+def draw_growth(rows, look):
+    """Draw the time of a row by each way in which a problem grows; return the figure."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(7, 6.2), layout="constrained", sharey=True)
+    lines = {}
+    for ax, (name, label) in zip(axes.flat, bench_page.GROWTH.items(), strict=True):
+        lines |= bench_page.draw_lines(ax, rows, rf"b\. {name} ([\d,]+), s/row", 1e6)
+        ax.set_xlabel(label)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("µs a row and epoch")
+    for ax in axes.flat:
+        for artist in ax.findobj(lambda artist: _is_black(artist)):
+            artist.set_color(look["ink"])
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=len(lines))
+    return figure
+
+
+def _is_black(artist):
+    get = getattr(artist, "get_color", None)
+    return get is not None and isinstance(get(), str) and get() == "black"
+
+
+# The wings from what users call down to the ground: folder, title, task, packages that it knows.
+WINGS = (
+    ("", "What users call", "fit: check, plan, train, keep", ""),
+    ("_inputs", "_inputs/", "data and parameters, checked", "sklearn pandas safetensors torch"),
+    ("_training", "_training/", "epochs, stops, history", "skorch tqdm torch"),
+    ("_network", "_network/", "layers, dropout, prediction", "torch"),
+    ("_kernel", "_kernel/", "training steps in C, without Python's lock", ""),
+)
+WIDTH, INDENT, LINE, GAP = 380, 14, 17, 24
+
+
+def draw_wings():
+    """Draw the wings, one above the other, each with its files; return SVG."""
+    top, parts = 2, []
+    for folder, title, task, packages in WINGS:
+        lines = [("text", task), *(("files", line) for line in wrap(list_files(folder)))]
+        if folder:
+            known = ", ".join(["NumPy", *packages.split()]).replace("sklearn", "scikit-learn")
+            lines.append(("text", f"knows {known}"))
+        if parts:
+            parts.append(draw_arrow(top - GAP + 2, top - 3))
+        height = LINE * (len(lines) + 1) + 12
+        parts.append(draw_box(top, height, title, lines))
+        top += height + GAP
+    what = "Five wings, one above the other: each calls those below it, and none calls one above."
+    return (
+        f'<svg class="skd-wings" viewBox="0 0 {WIDTH} {top - GAP + 2}" role="img" '
+        f'xmlns="http://www.w3.org/2000/svg"><title>{what}</title>{"".join(parts)}</svg>\n'
+    )
+
+
+def list_files(folder):
+    """List the files of a wing; those whose name says all are left out."""
+    paths = (ROOT / "skdisk" / folder).iterdir()
+    names = {path.name for path in paths if path.suffix in (".py", ".c")}
+    return sorted(names - {"__init__.py", "__main__.py", "_compat.py"})
+
+
+def wrap(names, width=48):
+    """Break a list of names into lines."""
+    lines = [""]
+    for name in names:
+        if len(lines[-1]) + len(name) > width:
+            lines.append("")
+        lines[-1] += f"{name}, "
+    return [line.strip() for line in [*lines[:-1], lines[-1].rstrip(", ")]]
+
+
+def draw_box(top, height, title, lines):
+    """Draw a wing as a box with a title and lines, each of a kind."""
+    parts = [f'<rect x="1" y="{top}" width="{WIDTH - 2}" height="{height}" rx="6"/>']
+    for i, (kind, line) in enumerate([("title", title), *lines]):
+        x, y = INDENT, top + 20 + LINE * i
+        parts.append(f'<text class="skd-wing-{kind}" x="{x}" y="{y}">{escape(line)}</text>')
+    return "".join(parts)
+
+
+def draw_arrow(start, end):
+    """Draw an arrow down, from one box to the next."""
+    x = WIDTH // 2
+    return f'<path d="M{x} {start}V{end}m-5 -6l5 6l5 -6"/>'
