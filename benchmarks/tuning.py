@@ -35,10 +35,10 @@ VALUES = {
 }
 # What the guide tells to search, and in which ranges.
 RANGES = {
-    "lr": loguniform(0.01, 0.1),
-    "weight_decay": loguniform(1e-3, 0.1),
+    "weight_decay": loguniform(0.003, 0.05),
+    "lr": loguniform(0.005, 0.1),
+    "hidden_layer_sizes": [(16,), (64,), (256,), (64, 64)],
     "dropout": [0.0, 0.1, 0.2, 0.3, 0.5],
-    "hidden_layer_sizes": [(32,), (32, 32), (64, 64), (128, 128)],
 }
 
 

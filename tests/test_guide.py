@@ -1,5 +1,6 @@
 """Whoever comes from another library finds each of its names, and the new names are there."""
 
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -58,6 +59,40 @@ def test_every_new_name_is_a_name_of_skdisk(library):
         names = list_names(old if new.strip() == "the same" else new)
         names = {re.split(r"__|\.", name)[0] for name in names}
         assert names <= known, f"{old}: {names - known}"
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Import what makes the figures of the guide, as the build of the site does."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(GUIDE)
+    return importlib.import_module("figures")
+
+
+def test_the_pages_show_all_figures_that_are_computed_and_no_others(figures):
+    pages = "".join(path.read_text() for path in GUIDE.glob("*.md"))
+    assert set(re.findall(r"{{ (\w+) }}", pages)) == figures.compute().keys()
+
+
+def test_the_picture_of_the_wings_shows_what_there_is(figures):
+    layout = importlib.import_module("test_layout")
+    wings = {folder: set(packages.split()) for folder, _, _, packages in figures.WINGS}
+    assert [*wings] == layout.WINGS[::-1]
+    assert {folder: wings[folder] for folder in layout.KNOWN} == layout.KNOWN
+    assert all(path.name in figures.draw_wings() for path in layout.PACKAGE.rglob("[a-z]*.py"))
+
+
+def test_the_ranges_to_search_are_those_that_were_measured(figures):
+    page = (GUIDE / "parameters.md").read_text()
+    [code] = re.findall(r"```python\n(>>> from scipy.+?)\n\n```", page, re.DOTALL)
+    names = {}
+    exec(re.sub(r"^(>>>|\.\.\.) ", "", code, flags=re.MULTILINE), names)
+    ranges = importlib.import_module("tuning").RANGES
+    given, measured = (
+        {name: getattr(values, "args", values) for name, values in space.items()}
+        for space in (names["space"], ranges)
+    )
+    assert given == measured
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -51,7 +51,7 @@ def tell_month(machine):
 
 def compute():
     """Compute the text of each name."""
-    return compute_accuracy() | compute_tuning() | compute_speed()
+    return compute_accuracy() | compute_tuning() | compute_speed() | compute_memory()
 
 
 # ------------------------------------------------------------------------------------ accuracy
@@ -79,6 +79,7 @@ def compute_accuracy():
         "adam_table": make_adam_table(rates),
         "few_table": make_few_table(select(rows, "defaults, few rows")),
         "trees_table": make_trees_table(defaults),
+        "logistic_tables": ", ".join(list_tables_of_logistic(defaults)),
     }
     keys = ("defaults", "ensemble", "best", "mlp", "logistic", "trees")
     for key, name in zip(keys, names, strict=True):
@@ -121,6 +122,17 @@ def make_trees_table(rows):
         body.append([name, *cells])
     head = ["table", "accuracy: boosting", "skdisk", "log loss: boosting", "skdisk"]
     return make_table(head, body)
+
+
+def list_tables_of_logistic(rows):
+    """List the tables on which logistic regression is as good as the network, by both scores."""
+    accuracy, loss = (make_grid(rows, metric) for metric in ("accuracy", "log_loss"))
+    return [
+        name
+        for name in accuracy[LOGISTIC]
+        if accuracy[LOGISTIC][name] >= accuracy[DEFAULTS][name]
+        and loss[LOGISTIC][name] <= loss[DEFAULTS][name]
+    ]
 
 
 def compute_tuning():
@@ -188,6 +200,23 @@ def compute_speed():
         "options_table": make_case_table(cases, "e. options, s/epoch", "ms an epoch", 1e3),
         "many_table": make_many_table(cases),
         "growth_table": make_growth_table(cases),
+    }
+
+
+def compute_memory():
+    """Compute what is said of the memory of searches and servers."""
+    results = json.loads((RESULTS / "memory.json").read_text())
+    n_workers, workers = results["n_workers"], results["workers"]
+    searched = f"a search of 9 candidates on 100,000 x 50 rows ({results['data']:.0f} MB)"
+    return {
+        "search_memory_table": make_table(
+            [searched, "memory that it adds, MB"],
+            [[name, write(number, 2)] for name, number in results["search"].items()],
+        ),
+        "workers_table": make_table(
+            [f"{n_workers} workers that have predicted", "memory of all, MB"],
+            [[name, write(number, 2)] for name, number in workers.items()],
+        ),
     }
 
 
