@@ -56,7 +56,7 @@ def compare(rows):
             name,
             points[name] - points[DEFAULTS],
             nats[name] - nats[DEFAULTS],
-            float(np.mean(seconds[name] / seconds[DEFAULTS])),
+            float(np.mean(seconds[name]) / np.mean(seconds[DEFAULTS])),
         )
         for name in points
         if name != DEFAULTS
@@ -104,7 +104,7 @@ def write_page(machine, defaults, rows, path):
         f"On the {n_tables} tables of [accuracy](accuracy.md), prepared as there. Each number is",
         "a mean over the tables of the difference from the defaults on the same folds; behind ±",
         "stands its standard error over the tables. Accuracy is in points (more is better), log",
-        "loss in nats (less is better), time a ratio of seconds of CPU of a fit.",
+        "loss in nats (less is better), time the ratio of the seconds of CPU of all fits.",
         "",
         "## What choosing gives",
         "",

@@ -11,7 +11,7 @@ BUILD = HERE.parent / "build"
 # The pages show what the benchmarks have measured.
 sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 
-from guide import figures
+import figures
 from inventories import ADDRESSES, write_inventories
 from lesson.making import GENERATED, make_pages
 

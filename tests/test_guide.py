@@ -65,7 +65,7 @@ def test_every_new_name_is_a_name_of_skdisk(library):
 def figures(monkeypatch):
     """Import what makes the figures of the guide, as the build of the site does."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    monkeypatch.syspath_prepend(GUIDE)
+    monkeypatch.syspath_prepend(ROOT / "docs")
     return importlib.import_module("figures")
 
 

@@ -23,12 +23,14 @@ from accuracy_page import (
 )
 from accuracy_page import make_table as make_lines
 
-ROOT = Path(__file__).parent.parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-GENERATED = Path(__file__).parent / "generated"
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "benchmarks" / "results"
+GENERATED = HERE / "guide" / "generated"
 
 BEST_OF_50, TREES = "skdisk, best epoch of 50", "HistGradientBoosting"
 LOGISTIC = "LogisticRegression"
+# The setting by which tables are told apart, and the change of log loss that counts.
+MORE_DECAY, CHANGE = "weight_decay=0.03", 0.02
 MONTHS = "January February March April May June July August September October November December"
 
 
@@ -47,6 +49,11 @@ def tell_month(machine):
     """Write the month of a measurement."""
     year, month, _ = machine["date"].split("-")
     return f"{MONTHS.split()[int(month) - 1]} {year}"
+
+
+def tell_names(names):
+    """List names of tables, in which there may be commas."""
+    return ", ".join(f"*{name}*" for name in names)
 
 
 def compute():
@@ -79,10 +86,9 @@ def compute_accuracy():
         "adam_table": make_adam_table(rates),
         "few_table": make_few_table(select(rows, "defaults, few rows")),
         "trees_table": make_trees_table(defaults),
-        "logistic_tables": ", ".join(list_tables_of_logistic(defaults)),
+        "logistic_tables": tell_names(list_tables_of_logistic(defaults)),
     }
-    keys = ("defaults", "ensemble", "best", "mlp", "logistic", "trees")
-    for key, name in zip(keys, names, strict=True):
+    for key, name in zip(("defaults", "ensemble", "best", "mlp"), names[:4], strict=True):
         texts |= {f"accuracy_{key}": f"{accuracy[name]:.2f}", f"loss_{key}": f"{loss[name]:.3f}"}
     return texts
 
@@ -143,7 +149,13 @@ def compute_tuning():
     for parameter in tuning_page.list_parameters(rows):
         table = tuning_page.make_values_table(select(rows, parameter))
         texts[f"{parameter}_table"] = "\n".join(table)
-    return texts
+    loss = make_grid(select(rows, "weight_decay"), "log_loss")
+    change = {name: loss[MORE_DECAY][name] - loss["defaults"][name] for name in loss[MORE_DECAY]}
+    return texts | {
+        "decay_change": str(CHANGE),
+        "decay_helps": tell_names(name for name in change if change[name] < -CHANGE),
+        "decay_hurts": tell_names(name for name in change if change[name] > CHANGE),
+    }
 
 
 # --------------------------------------------------------------------------------------- speed
@@ -350,7 +362,7 @@ def draw_wings():
 
 def list_files(folder):
     """List the files of a wing; those whose name says all are left out."""
-    paths = (ROOT / "skdisk" / folder).iterdir()
+    paths = (HERE.parent / "skdisk" / folder).iterdir()
     names = {path.name for path in paths if path.suffix in (".py", ".c")}
     return sorted(names - {"__init__.py", "__main__.py", "_compat.py"})
 
