@@ -89,7 +89,7 @@ def make_gains_table(rows):
     names = list_candidates(drawn)
     for n in N_CANDIDATES:
         points, nats = choose_and_score(drawn, names[: n + 1])
-        body.append(("random search", n + 1, points, nats))
+        body.append(("random search", len(names[: n + 1]), points, nats))
     cells = [[a, str(n), tell_mean(p, 2), tell_mean(q, 3)] for a, n, p, q in body]
     return make_table(["what is chosen", "candidates", "accuracy", "log loss"], cells)
 

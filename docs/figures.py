@@ -105,15 +105,12 @@ def make_adam_table(rows):
 
 
 def make_few_table(rows):
-    """Write accuracy and log loss by the number of rows to train on, over all tables of few."""
+    """Write the accuracy by the number of rows to train on, over all tables of few."""
     groups = group_by_n_rows(rows, [name for names in FEW.values() for name in names])
-    columns = []
-    for group in groups.values():
-        accuracy, loss = (average(group, metric) for metric in ("accuracy", "log_loss"))
-        columns.append({name: f"{accuracy[name]:.1f} / {loss[name]:.2f}" for name in accuracy})
+    means = [average(group, "accuracy") for group in groups.values()]
     names = (DEFAULTS, ENSEMBLE, BEST_OF_50, BASE, LOGISTIC, TREES)
-    body = [[name, *(column[name] for column in columns)] for name in names]
-    return make_table(["accuracy in % / log loss", *(f"{n} rows" for n in groups)], body)
+    body = [[name, *(f"{mean[name]:.1f}" for mean in means)] for name in names]
+    return make_table(["trained on", *(f"{n} rows" for n in groups)], body)
 
 
 def make_trees_table(rows):
@@ -252,10 +249,19 @@ def make_prediction_table(cases):
     return make_table(["ms of `predict_proba`", *(f"rows: {n}" for n in numbers)], body)
 
 
+# How the table names the size of a problem, of each way in which it grows.
+GROWTH = {
+    "rows": "{} rows",
+    "features": "{} features",
+    "hidden": "{0}-{0} units",
+    "batch": "batches of {}",
+}
+
+
 def make_growth_table(cases):
     """Write, of each way in which a problem grows, skdisk's time and the ratios of others."""
     body = []
-    for name, label in bench_page.GROWTH.items():
+    for name, label in GROWTH.items():
         found = [case for case, contender in cases.rows if case.startswith(f"b. {name} ")]
         for case in dict.fromkeys(found):
             number = case.removeprefix(f"b. {name} ").removesuffix(", s/row")
@@ -263,7 +269,7 @@ def make_growth_table(cases):
                 cases.tell_ratio(case, other)
                 for other in ("pre-sliced loop", "MLPClassifier", "skorch")
             ]
-            body.append([f"{number} {label}", cases.tell(case, "skdisk", 1e6, 2), *ratios])
+            body.append([label.format(number), cases.tell(case, "skdisk", 1e6, 2), *ratios])
     head = ["", "skdisk, µs a row and epoch", "pre-sliced loop", "MLPClassifier", "skorch"]
     return make_table(head, body)
 
