@@ -91,7 +91,7 @@ def main():
         for parameter in args.parts:
             candidates = make_candidates(parameter)
             if args.quick:
-                candidates = dict([*candidates.items()][:3])
+                candidates = dict([*candidates.items()][:2])
             part = Part(parameter, candidates, None, None, folds)
             rows = [row for row in rows if row["part"] != parameter]
             for name in QUICK if args.quick else [*OWN, *REAL]:

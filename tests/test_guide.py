@@ -95,6 +95,21 @@ def test_the_ranges_to_search_are_those_that_were_measured(figures):
     assert given == measured
 
 
+def test_the_advice_on_what_to_tune_is_what_was_measured(figures):
+    page, (_, rows) = figures.tuning_page, figures.read("tuning")
+
+    def find_gain(part, n=None):
+        of_part = figures.select(rows, part)
+        _, nats = page.choose_and_score(of_part, page.list_candidates(of_part)[:n])
+        return -nats.mean()
+
+    gains = {part: find_gain(part) for part in page.list_parameters(rows)}
+    assert max(gains, key=gains.get) == "weight_decay"
+    assert min(gains, key=gains.get) == "lr_schedule"
+    searches = [find_gain(page.SEARCH, n + 1) for n in page.N_CANDIDATES]
+    assert max(searches) < gains["weight_decay"] + 0.005
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_into_the_repository_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
