@@ -106,6 +106,15 @@ def test_the_advice_on_what_to_tune_is_what_was_measured(figures):
     gains = {part: find_gain(part) for part in page.list_parameters(rows)}
     assert max(gains, key=gains.get) == "weight_decay"
     assert min(gains, key=gains.get) == "lr_schedule"
+    others = {"lr": "lr=0.005", "hidden_layer_sizes": "hidden_layer_sizes=(16,)"}
+    texts = figures.compute_tuning()
+    for part, setting in others.items():
+        losses = figures.make_grid(figures.select(rows, part), "log_loss")
+        for table, loss in losses[setting].items():
+            if f"*{table}*" in texts["decay_helps"]:
+                assert loss < losses["defaults"][table]
+            if f"*{table}*" in texts["decay_hurts"]:
+                assert loss > losses["defaults"][table]
     searches = [find_gain(page.SEARCH, n + 1) for n in page.N_CANDIDATES]
     assert max(searches) < gains["weight_decay"] + 0.005
 
