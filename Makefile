@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench docs dist lint \
+.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench compare docs dist lint \
 	format clean
 
 help: ## List the targets
@@ -76,6 +76,10 @@ sanitize: .venv/installed ## Run the kernel's tests under address, undefined and
 bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture in benchmarks/results
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/run.py
+
+BEFORE ?= HEAD~1
+compare: .venv/installed ## Compare the speed of HEAD with that of BEFORE; fail if it is 1.2 times as slow
+	$(BIN)/python benchmarks/compare.py $(BEFORE) HEAD
 
 docs: .venv/docs ## Build the site in build/site; a warning is an error, nothing is fetched
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -d build/doctrees docs build/site

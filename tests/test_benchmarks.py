@@ -194,3 +194,16 @@ def test_the_preprocessor_makes_finite_numbers_of_gaps_and_categories(tables):
     rare, unseen = preprocessor.transform(test)
     np.testing.assert_array_equal(rare, unseen)
     np.testing.assert_array_equal(rare, X[-1])
+
+
+def test_two_commits_are_compared_by_the_median_ratio_of_runs_in_turn(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    compare = importlib.import_module("compare")
+    runs = [
+        {"before": {"fit": before}, "now": {"fit": now}}
+        for before, now in [(1.0, 1.5), (2.0, 2.2), (4.0, 4.0)]
+    ]
+    assert compare.compute_ratios(runs) == {"fit": pytest.approx(1.1)}
+    seconds = compare.run(FOLDER.parent)
+    assert len(seconds) == 4
+    assert all(0 < value < np.inf for value in seconds.values())
