@@ -75,11 +75,11 @@ def test_the_pages_show_all_figures_that_are_computed_and_no_others(figures):
 
 
 def test_the_picture_of_the_wings_shows_what_there_is(figures):
-    layout = importlib.import_module("test_layout")
-    wings = {folder: set(packages.split()) for folder, _, _, packages in figures.WINGS}
-    assert [*wings] == layout.WINGS[::-1]
-    assert {folder: wings[folder] for folder in layout.KNOWN} == layout.KNOWN
-    assert all(path.name in figures.draw_wings() for path in layout.PACKAGE.rglob("[a-z]*.py"))
+    layout, picture = map(importlib.import_module, ("test_layout", "wings"))
+    known = {folder: set(packages.split()) for folder, _, _, packages in picture.WINGS}
+    assert [*known] == layout.WINGS[::-1]
+    assert {folder: known[folder] for folder in layout.KNOWN} == layout.KNOWN
+    assert all(path.name in picture.draw_wings() for path in layout.PACKAGE.rglob("[a-z]*.py"))
 
 
 def test_the_ranges_to_search_are_those_that_were_measured(figures):
