@@ -190,14 +190,14 @@ def compute_speed():
     lesson, cold = "a. lesson, s/step", "d. cold start and 10 epochs, s"
     search = "f. search, 12 candidates x 5 folds, s/epoch"
     memory = "b. memory that a fit of 1,000,000 x 20 adds, MB"
-    wide = "b. hidden 1,024, s/row"
     return {
         "speed_date": tell_month(machine),
         "speed_machine": f"{machine['processor']}, {machine['cpu_capability']}",
         "step": cases.tell(lesson, "skdisk", 1e6, 2),
         "step_unfused": cases.tell_ratio(lesson, "skdisk, fused=False"),
         "short_fit": cases.tell("a. fit of one epoch of 100 rows, s", "skdisk", 1e3, 2),
-        "wide_loop": cases.tell_ratio(wide, "pre-sliced loop"),
+        "wide_loop": cases.tell_ratio("b. hidden 1,024, s/row", "pre-sliced loop"),
+        "batch_loop": cases.tell_ratio("b. batch 4,096, s/row", "pre-sliced loop"),
         "one_row": cases.tell("c. predict_proba of 1 rows, s", "skdisk", 1e6, 2),
         "cold_start": cases.tell(cold, "skdisk", 1, 2),
         "cold_memory": cases.tell("d. peak memory, MB", "skdisk", 1, 2),
