@@ -120,7 +120,7 @@ format: .venv/installed ## Format the code and mend what can be mended
 
 clean: ## Remove all that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis disk.png
-	rm -rf docs/gallery docs/lesson/generated
+	rm -rf docs/gallery docs/guide/generated docs/lesson/generated
 	rm -f skdisk/_kernel/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

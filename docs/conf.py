@@ -8,8 +8,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
-sys.path.insert(0, str(HERE))
+# The pages show what the benchmarks have measured.
+sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 
+import figures
 from inventories import ADDRESSES, write_inventories
 from lesson.making import GENERATED, make_pages
 
@@ -32,7 +34,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["gallery/*.py", "gallery/*.ipynb"]
+exclude_patterns = ["gallery/*.py", "gallery/*.ipynb", "guide/generated"]
 nitpicky = True
 
 autosummary_generate = False
@@ -55,8 +57,11 @@ numpydoc_validation_checks = {
 # Written by scikit-learn; and what numpydoc does not know: *args, a colon in a default.
 numpydoc_validation_exclude = {r"\.(get|set)_(params|metadata_routing|callbacks|\w+_request)$"}
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
 myst_heading_anchors = 3
+# No figure of the guide is written by hand.
+myst_substitutions = figures.compute()
+figures.draw()
 
 intersphinx_mapping = {
     name: (address, str(path))
