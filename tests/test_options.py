@@ -575,6 +575,19 @@ def test_memory_begins_anew_where_an_option_asks_for_other_memory(
             np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("optimizer", ["lbfgs", torch.optim.LBFGS])
+@pytest.mark.parametrize("size", [2, 20])
+def test_lbfgs_goes_on_with_a_shorter_or_longer_history(make_clf, disk, optimizer, size):
+    params = {"optimizer": optimizer, "lr": 0.1, "optimizer_params": {"history_size": 5}}
+    clf = make_clf(**params).fit(*disk).set_params(optimizer_params={"history_size": size})
+    for _ in range(10):
+        clf.partial_fit(*disk)
+    [group] = clf.net_.optimizer_.param_groups
+    memory = clf.net_.optimizer_.state[group["params"][0]]
+    assert len(memory["old_dirs"]) <= len(memory["al"]) == group["history_size"] == size
+
+
 @pytest.mark.parametrize("momentum", [0.5, 0.99])
 @pytest.mark.parametrize("fused", ["auto", False])
 def test_memory_is_kept_where_its_options_only_change(

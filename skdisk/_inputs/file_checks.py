@@ -99,16 +99,14 @@ def check_table(values, table, what):
     validate_parameter_constraints(table, values, f"{what} in the file")
 
 
-def check_plain(value, depth=MAX_DEPTH):
-    """Check that a description is not too deep, and that its ints have at most 64 bits."""
+def check_depth(value, depth=MAX_DEPTH):
+    """Check that a description is not too deep."""
     expect(depth > 0, f"lists and dicts lie within each other more than {MAX_DEPTH} levels deep")
     if isinstance(value, dict | list | tuple):
         for item in value:
-            check_plain(item, depth - 1)
+            check_depth(item, depth - 1)
         if isinstance(value, dict):
-            check_plain([*value.values()], depth)
-    elif isinstance(value, int):
-        expect(-(2**63) <= value < 2**64, "there is an int of more than 64 bits")
+            check_depth([*value.values()], depth)
 
 
 def check_parameters(estimator):
@@ -302,11 +300,24 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     # The step that compares all shapes.
     group.update({name: False for name in ("foreach", "fused") if name in group})
     if issubclass(cls, torch.optim.LBFGS):
-        expect(group["history_size"] <= MAX_HISTORY_SIZE, "the history_size of LBFGS is too large")
-        group.update({name: min(group[name], 2) for name in ("max_iter", "max_eval")})
+        _check_lbfgs(optimizer.state.get(parameters[0], {}), group["history_size"])
+        # A step is short, but not so short that it ends before it uses the memories.
+        limits = {"max_iter": 2, "max_eval": 2, "tolerance_grad": 0.0}
+        group.update({name: min(group[name], limit) for name, limit in limits.items()})
     for p in parameters:
         p.grad = torch.ones_like(p)
     optimizer.step(lambda: torch.tensor(1.0))
+
+
+def _check_lbfgs(memory, size):
+    """Check the lists of L-BFGS, of which later steps use more than the next one does."""
+    expect(size <= MAX_HISTORY_SIZE, "the history_size of LBFGS is too large")
+    lists = [memory.get(name, []) for name in ("old_dirs", "old_stps", "ro", "al")]
+    expect(all(isinstance(items, list) for items in lists), "a memory of LBFGS is no list")
+    *lengths, n_places = map(len, lists)
+    is_right = len({*lengths}) == 1 and lengths[0] <= size
+    is_right = is_right and ("al" not in memory or n_places >= size)
+    expect(is_right, f"the lists of LBFGS are not as long as its history_size, {size}, asks for")
 
 
 def _check_numbers(value, what):
