@@ -709,15 +709,6 @@ def test_a_place_for_no_file_is_left_as_it_is(make_clf, disk, path, make, error,
     assert set(path.parent.iterdir()) <= {path}
 
 
-def test_a_file_that_may_not_be_written_is_left_as_it_is(make_clf, disk, path, monkeypatch):
-    path.touch()
-    # Root may write everything.
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(PermissionError, match=f"Permission denied: '{path}'"):
-        make_clf().fit(*disk).save(path)
-    assert path.read_bytes() == b""
-
-
 def test_a_full_disk_leaves_the_earlier_file(make_clf, disk, path):
     clf = make_clf().fit(*disk)
     clf.save(path)

@@ -167,8 +167,9 @@ def replace_file(path, data):
     is_there = path.exists()
     if is_there and not path.is_file():
         raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
-    if is_there and not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    if is_there:
+        # Only opening it tells whether, and why, it may not be written.
+        path.open("r+b").close()
     earlier = path.stat() if is_there else None
     # Nobody may read the new file, not even while it is written, who may not read the old one.
     mode = 0o666 if earlier is None else stat.S_IMODE(earlier.st_mode)
