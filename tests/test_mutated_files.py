@@ -17,6 +17,7 @@ import random
 import resource
 import struct
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -35,6 +36,15 @@ N_PREDICTING, N_PREDICTING_LONG = 1, 4
 N_FOLLOWED, N_FOLLOWED_LONG = 200, 150_000
 LARGEST_FOLLOWED = 100_000
 FOLLOWED = {module.__file__ for module in (_persistence, file_checks, file_format)}
+# What is measured with texts that are small in a file and large in memory.
+N_MEASURED, N_MEASURED_LONG = 6, 2000
+MOST_BYTES_FOR_BYTE = 40
+MOST_BYTES_FOR_NOTHING = 2**20
+SMALL_TEXTS = [
+    *("[]", "{}", "[[]]", '{"":0}', '[{"":0}]', "[[1,0]]", "0", "300", "1.5", "null", '"x"'),
+    *('{"$tuple":[]}', '{"$dict":[]}', '{"$dict":[[0,0]]}', '{"epoch":1,"train_loss":1}'),
+    *('"\\u0100"', '"\U0001f600"'),
+]
 # Of the address space, beyond what the process has: torch and pandas take a little of it.
 MEMORY = 2**29
 
@@ -48,7 +58,7 @@ REFUSED_LATER = (
 )
 
 
-# What stands in the text for lists within lists, which cannot be copied.
+# Lists within lists, which cannot be copied: they are put into the text.
 DEEP = "[" * 5000 + "]" * 5000
 
 VALUES = [
@@ -79,9 +89,11 @@ def unpack(data):
     return metadata, json.loads(metadata.pop("estimator")), header, data[end:]
 
 
-def pack(metadata, description, tensors, content):
-    """Put a file together again, with the checksum that it then has."""
-    text = json.dumps(description).replace('"DEEP"', DEEP)
+def pack(metadata, description, tensors, content, texts=None):
+    """Put a file together again, with the checksum that it then has, and texts in their places."""
+    text = json.dumps(description)
+    for name, value in {"DEEP": DEEP, **(texts or {})}.items():
+        text = text.replace(f'"{name}"', value)
     metadata = {"estimator": text, **metadata}
     header = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -339,6 +351,7 @@ class Watch:
 
 @pytest.fixture(scope="session")
 def watch():
+    """Watch loads, for which all has been imported by then."""
     # To show the first tensor in an error, torch imports more of itself.
     repr(torch.zeros(1))
     return Watch()
@@ -508,3 +521,32 @@ def test_a_file_mutated_on_and_on_along_new_ways_is_refused_in_words_or_works(
             known.append(changed)
     assert len(ways) > n_begun
     count.record(campaign, ways=len(ways))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_asks_for_memory_in_proportion_to_its_size(make_clf, watch, tmp_path, campaign):
+    path = tmp_path / "large.safetensors"
+    data = save_one(make_clf, path, optimizer="adam", fused=False)
+    MLPDiskClassifier.load(path)
+    n_files, ratios = campaign.choose(N_MEASURED, N_MEASURED_LONG), []
+    for number in range(n_files):
+        rng = random.Random(f"{campaign.seed} {number}")
+        metadata, description, tensors, content = unpack(data)
+        parent, key = rng.choice(find_places(description))
+        item = rng.choice(SMALL_TEXTS)
+        n_bytes = rng.randrange(10_000, campaign.choose(50_000, 500_000))
+        parent[key] = "MANY"
+        many = f"[{','.join([item] * (n_bytes // (len(item) + 1)))}]"
+        path.write_bytes(pack(metadata, description, tensors, content, {"MANY": many}))
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(ValueError):
+                MLPDiskClassifier.load(path)
+            n_most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        n_bytes = path.stat().st_size
+        where = f"{campaign.seed} {number}: {item} in {key}, {n_most} bytes for {n_bytes}"
+        assert n_most < MOST_BYTES_FOR_BYTE * n_bytes + MOST_BYTES_FOR_NOTHING, where
+        ratios.append(n_most / n_bytes)
+    campaign.record(files=n_files, largest_ratio_of_memory_to_size=max(ratios))
