@@ -86,9 +86,10 @@ PROMISES = {
             "test_saving.py::"
             "test_where_saves_are_killed_the_file_is_one_of_them_and_the_next_save_tidies_up",
         ],
-        "Modes and owners of a file that is replaced are kept; while it is written, nobody reads "
-        "it who may not read the old one.": [
-            "test_saving.py::test_nobody_reads_the_new_file_who_may_not_read_the_earlier_one",
+        "Mode, owner and group of a file that is replaced are kept; while the new one is written, "
+        "only its owner can read it.": [
+            "test_saving.py::"
+            "test_a_mode_is_kept_and_while_it_is_written_only_its_owner_reads_the_file",
             "test_saving.py::test_owner_and_group_are_kept",
         ],
     },

@@ -164,27 +164,24 @@ def replace_file(path, data):
     if path.is_symlink():
         # All links have been followed, but for one that leads back to itself.
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    is_there = path.exists()
-    if is_there and not path.is_file():
-        raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
-    if is_there:
+    earlier, mode = None, 0o666
+    if path.exists():
+        if not path.is_file():
+            raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
         # Only opening it tells whether, and why, it may not be written.
         path.open("r+b").close()
-    earlier = path.stat() if is_there else None
-    # Nobody may read the new file, not even while it is written, who may not read the old one.
-    mode = 0o666 if earlier is None else stat.S_IMODE(earlier.st_mode)
+        # Before it has the group of the earlier one, nobody but its owner may read the new file.
+        earlier, mode = path.stat(), 0o600
     _remove_left_over(path.parent)
     try:
-        with _create_beside(path, mode & 0o666) as (file, temporary):
+        with _create_beside(path, mode) as (file, temporary):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
             if fcntl is None:
                 file.close()
-            elif earlier is not None:
-                _give(temporary, earlier)
             if earlier is not None:
-                temporary.chmod(mode)
+                _give(temporary, earlier)
             os.replace(temporary, path)
     except OSError as error:
         # Nobody knows the temporary file.
@@ -213,10 +210,12 @@ def _create_beside(path, mode):
 
 
 def _give(path, earlier):
-    """Give a file to the owner and group of an earlier one, as far as that is allowed."""
-    for owner, group in ((earlier.st_uid, -1), (-1, earlier.st_gid)):
-        with suppress(PermissionError):
-            os.chown(path, owner, group)
+    """Give a file the mode of an earlier one, and as far as that is allowed owner and group."""
+    if fcntl is not None:
+        for owner, group in ((earlier.st_uid, -1), (-1, earlier.st_gid)):
+            with suppress(OSError):
+                os.chown(path, owner, group)
+    path.chmod(stat.S_IMODE(earlier.st_mode))
 
 
 def _remove_left_over(folder):
