@@ -1022,7 +1022,12 @@ def hide_memory(memory, settings):
     memory["H_diag"] = "text"
 
 
+def widen_a_step(memory, settings):
+    memory["old_stps"][0] = [0.5] * 3
+
+
 LBFGS_CHANGES = {
+    widen_a_step: "the shapes of weights and of numbers",
     shorten_buffer: "are not as long as its history_size, 4",
     lengthen_history: "are not as long as its history_size, 10000",
     lose_a_product: "are not as long as its history_size, 4",

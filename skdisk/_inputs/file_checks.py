@@ -300,7 +300,8 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     # The step that compares all shapes.
     group.update({name: False for name in ("foreach", "fused") if name in group})
     if issubclass(cls, torch.optim.LBFGS):
-        _check_lbfgs(optimizer.state.get(parameters[0], {}), group["history_size"])
+        n_weights = sum(p.numel() for p in parameters)
+        _check_lbfgs(optimizer.state.get(parameters[0], {}), group["history_size"], n_weights)
         # A step is short, but not so short that it ends before it uses the memories.
         limits = {"max_iter": 2, "max_eval": 2, "tolerance_grad": 0.0}
         group.update({name: min(group[name], limit) for name, limit in limits.items()})
@@ -309,15 +310,20 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     optimizer.step(lambda: torch.tensor(1.0))
 
 
-def _check_lbfgs(memory, size):
-    """Check the lists of L-BFGS, of which later steps use more than the next one does."""
+def _check_lbfgs(memory, size, n_weights):
+    """Check the lists of L-BFGS: what is in them may be used by later steps, not by the next."""
     expect(size <= MAX_HISTORY_SIZE, "the history_size of LBFGS is too large")
-    lists = [memory.get(name, []) for name in ("old_dirs", "old_stps", "ro", "al")]
+    gradients, steps, products, places = (
+        memory.get(name, []) for name in ("old_dirs", "old_stps", "ro", "al")
+    )
+    lists = (gradients, steps, products, places)
     expect(all(isinstance(items, list) for items in lists), "a memory of LBFGS is no list")
-    *lengths, n_places = map(len, lists)
-    is_right = len({*lengths}) == 1 and lengths[0] <= size
-    is_right = is_right and ("al" not in memory or n_places >= size)
+    is_right = len(gradients) == len(steps) == len(products) <= size
+    is_right = is_right and ("al" not in memory or len(places) >= size)
     expect(is_right, f"the lists of LBFGS are not as long as its history_size, {size}, asks for")
+    shapes = [(n_weights,)] * 2 * len(steps) + [()] * len(products)
+    is_right = [torch.as_tensor(x).shape for x in (*gradients, *steps, *products)] == shapes
+    expect(is_right, "what the lists of LBFGS hold has not the shapes of weights and of numbers")
 
 
 def _check_numbers(value, what):
