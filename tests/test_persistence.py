@@ -1026,14 +1026,24 @@ def widen_a_step(memory, settings):
     memory["old_stps"][0] = [0.5] * 3
 
 
+def widen_a_number(memory, settings):
+    memory["H_diag"] = [0.5, 0.5]
+
+
+def lose_a_number(memory, settings):
+    del memory["H_diag"]
+
+
 LBFGS_CHANGES = {
-    widen_a_step: "the shapes of weights and of numbers",
-    shorten_buffer: "are not as long as its history_size, 4",
-    lengthen_history: "are not as long as its history_size, 10000",
-    lose_a_product: "are not as long as its history_size, 4",
-    shrink_history: "are not as long as its history_size, 2",
-    put_text: "a memory of LBFGS is no list",
-    hide_memory: "TypeError",
+    shorten_buffer: "LBFGS has no places for a history_size of 4",
+    lengthen_history: "LBFGS has no places for a history_size of 10000",
+    put_text: "LBFGS has no places for",
+    lose_a_product: "are not as long as a history_size of 4 allows",
+    shrink_history: "are not as long as a history_size of 2 allows",
+    widen_a_step: "the shapes of all weights and of numbers",
+    widen_a_number: "the shapes of all weights and of numbers",
+    lose_a_number: "the memories of LBFGS lack H_diag",
+    hide_memory: "the shapes of all weights and of numbers",
 }
 
 

@@ -41,6 +41,8 @@ MEMORY = {
     torch.optim.Adam: MOMENTS,
     torch.optim.AdamW: MOMENTS,
 }
+# What torch's L-BFGS remembers after a step.
+LBFGS_MEMORY = ("d", "t", "old_dirs", "old_stps", "ro", "H_diag", "prev_flat_grad", "prev_loss")
 
 # float64 has all counts up to here, and whatever is added by training on, the kernel's ints have.
 MOST = 2**53
@@ -311,19 +313,27 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
 
 
 def _check_lbfgs(memory, size, n_weights):
-    """Check the lists of L-BFGS: what is in them may be used by later steps, not by the next."""
+    """Check what L-BFGS remembers: which part of it a step uses depends on the gradients."""
     expect(size <= MAX_HISTORY_SIZE, "the history_size of LBFGS is too large")
-    gradients, steps, products, places = (
-        memory.get(name, []) for name in ("old_dirs", "old_stps", "ro", "al")
-    )
-    lists = (gradients, steps, products, places)
+    places = memory.get("al", [])
+    is_right = isinstance(places, list) and ("al" not in memory or len(places) >= size)
+    expect(is_right, f"LBFGS has no places for a history_size of {size}")
+    if not memory.get("n_iter"):
+        # It begins anew.
+        return
+    check_names(memory, LBFGS_MEMORY, memory, "the memories of LBFGS")
+    lists = [memory[name] for name in ("old_dirs", "old_stps", "ro")]
     expect(all(isinstance(items, list) for items in lists), "a memory of LBFGS is no list")
+    gradients, steps, products = lists
     is_right = len(gradients) == len(steps) == len(products) <= size
-    is_right = is_right and ("al" not in memory or len(places) >= size)
-    expect(is_right, f"the lists of LBFGS are not as long as its history_size, {size}, asks for")
-    shapes = [(n_weights,)] * 2 * len(steps) + [()] * len(products)
-    is_right = [torch.as_tensor(x).shape for x in (*gradients, *steps, *products)] == shapes
-    expect(is_right, "what the lists of LBFGS hold has not the shapes of weights and of numbers")
+    expect(is_right, f"the memories of LBFGS are not as long as a history_size of {size} allows")
+    vectors = [memory["d"], memory["prev_flat_grad"], *gradients, *steps]
+    is_right = all(torch.is_tensor(value) and value.shape == (n_weights,) for value in vectors)
+    numbers = [memory["t"], memory["H_diag"], *products]
+    is_right = is_right and all(
+        isinstance(n, Real) or (torch.is_tensor(n) and n.ndim == 0) for n in numbers
+    )
+    expect(is_right, "the memories of LBFGS have not the shapes of all weights and of numbers")
 
 
 def _check_numbers(value, what):
