@@ -478,6 +478,14 @@ BAD_OPTIONS = [
         {"optimizer": torch.optim.LBFGS, "weight_decay": 0.1},
         "no argument .weight_decay., which is 0.1",
     ),
+    *(
+        (
+            {"optimizer": optimizer, "optimizer_params": {"history_size": size}},
+            f"do not suit .*history_size must be an int of at least 1. Got {size}",
+        )
+        for optimizer in ("lbfgs", torch.optim.LBFGS)
+        for size in (0, -1, 5.0)
+    ),
     ({"optimizer_params": {"betas": (0, 0)}}, "SGD has no argument 'betas', .* It has: lr, mom"),
     ({"optimizer_params": {"lr": 0.1}}, "lr is a parameter of the classifier itself"),
     ({"optimizer_params": {"momentum": 0.1}}, "momentum is a parameter of the classifier itself"),

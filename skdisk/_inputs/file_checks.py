@@ -21,7 +21,7 @@ import torch
 from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes
 from .._training.state import load_optimizer
-from .choices import resolve_device
+from .choices import check_history_size, resolve_device
 from .parameters import expect
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
@@ -314,6 +314,7 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
 
 def _check_lbfgs(memory, size, n_weights):
     """Check what L-BFGS remembers: which part of it a step uses depends on the gradients."""
+    check_history_size(size)
     expect(size <= MAX_HISTORY_SIZE, "the history_size of LBFGS is too large")
     places = memory.get("al", [])
     is_right = isinstance(places, list) and ("al" not in memory or len(places) >= size)
