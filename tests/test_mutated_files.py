@@ -29,16 +29,16 @@ from safetensors.numpy import load as load_arrays
 from skdisk import MLPDiskClassifier, _persistence, make_disk
 from skdisk._inputs import file_checks, file_format
 
-N_FILES, N_FILES_LONG = 30, 50_000
-N_PORTIONS = 2
+N_FILES, N_FILES_LONG = 15, 25_000
+N_PORTIONS = 4
 # Each estimator that is loaded must predict; of so many, one is saved again and trained further.
 N_PREDICTING, N_PREDICTING_LONG = 1, 10
 # Those of which the way through the checks is followed, line by line, and their bytes.
-N_FOLLOWED, N_FOLLOWED_LONG = 200, 150_000
+N_FOLLOWED, N_FOLLOWED_LONG = 200, 50_000
 LARGEST_FOLLOWED = 100_000
 FOLLOWED = {module.__file__ for module in (_persistence, file_checks, file_format)}
 # What is measured with texts that are small in a file and large in memory.
-N_MEASURED, N_MEASURED_LONG = 6, 2000
+N_MEASURED, N_MEASURED_LONG = 6, 300
 MOST_BYTES_FOR_BYTE = 40
 MOST_BYTES_FOR_NOTHING = 2**20
 SMALL_TEXTS = [
