@@ -14,6 +14,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 import figures
 from inventories import ADDRESSES, write_inventories
 from lesson.making import GENERATED, make_pages
+from promises import write_promises
 
 # One thread computes the same numbers whatever the machine has.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,6 +72,7 @@ intersphinx_mapping = {
 }
 
 make_pages()
+write_promises(BUILD / "promises.md")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
