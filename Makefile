@@ -3,8 +3,8 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench compare docs dist lint \
-	format clean
+.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench compare docs dist \
+	lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
