@@ -22,7 +22,7 @@ import os
 import re
 import stat
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 
@@ -173,40 +173,55 @@ def replace_file(path, data):
         # Before it has the group of the earlier one, nobody but its owner may read the new file.
         earlier, mode = path.stat(), 0o600
     _remove_left_over(path.parent)
+    temporary = _name_beside(path)
+    # Removed twice: an interrupt may end the first one.
     try:
-        with _create_beside(path, mode) as (file, temporary):
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            if fcntl is None:
-                file.close()
-            if earlier is not None:
-                _give(temporary, earlier)
-            os.replace(temporary, path)
-    except OSError as error:
-        # Nobody knows the temporary file.
-        error.filename, error.filename2 = str(path), None
-        raise
-
-
-@contextmanager
-def _create_beside(path, mode):
-    """Create a temporary file and lock it, which tells other processes that it is in use."""
-    is_mine = False
-    while not is_mine:
-        temporary = path.with_name(f".skdisk-{uuid.uuid4().hex}")
         try:
-            with open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
-                if fcntl is not None:
-                    # Not all network drives have locks.
-                    with suppress(OSError):
-                        fcntl.flock(file, fcntl.LOCK_EX)
-                # Another process may have removed it before it was locked.
-                is_mine = temporary.exists()
-                if is_mine:
-                    yield file, temporary
+            file = _create(temporary, mode)
+            while not _lock(file):
+                file.close()
+                temporary = _name_beside(path)
+                file = _create(temporary, mode)
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                if fcntl is None:
+                    file.close()
+                if earlier is not None:
+                    _give(temporary, earlier)
+                os.replace(temporary, path)
+        except OSError as error:
+            # Nobody knows the temporary file.
+            error.filename, error.filename2 = str(path), None
+            raise
         finally:
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
+    finally:
+        _remove(temporary)
+
+
+def _name_beside(path):
+    return path.with_name(f".skdisk-{uuid.uuid4().hex}")
+
+
+def _create(path, mode):
+    return open(path, "xb", opener=partial(os.open, mode=mode))
+
+
+def _lock(file):
+    """Lock a new file, and tell whether it is there: before, it looks as if it were left over."""
+    if fcntl is not None:
+        # Not all network drives have locks.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+    return os.path.exists(file.name)
+
+
+def _remove(path):
+    # It may not be there; and no error is to take the place of one before.
+    with suppress(OSError):
+        path.unlink()
 
 
 def _give(path, earlier):
