@@ -48,7 +48,8 @@ checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
 
 long: .venv/installed ## Interrupt fits everywhere, load a million mutated files (hours)
-	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py
+	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py \
+		tests/test_saving.py
 
 # The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
 # for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose
@@ -149,7 +150,7 @@ format: .venv/installed ## Format the code and mend what can be mended
 
 clean: ## Remove all that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis disk.png
-	rm -rf docs/gallery docs/lesson/generated
+	rm -rf docs/gallery docs/guide/generated docs/lesson/generated
 	rm -f skdisk/_kernel/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
