@@ -35,13 +35,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-# What other pages include is no page of its own.
-exclude_patterns = [
-    "gallery/*.py",
-    "gallery/*.ipynb",
-    "guide/generated",
-    "results/coverage.md",
-]
+exclude_patterns = ["gallery/*.py", "gallery/*.ipynb", "guide/generated"]
 nitpicky = True
 
 autosummary_generate = False

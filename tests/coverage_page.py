@@ -1,8 +1,7 @@
 """Write docs/results/coverage.md: how many branches the tests take, and why they leave out others.
 
 `make coverage` measures, and calls this with the report of llvm-cov on the kernel and that of
-coverage.py on the package. A branch is one outcome of a condition. In the kernel, which is
-compiled once for each instruction set, an outcome is taken where it is with any of them.
+coverage.py on the package.
 """
 
 import json
@@ -14,6 +13,14 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "coverage.md"
 OTHER_MACHINE = "Taken on machines with fewer instruction sets than that of the measurement."
 NO_MEMORY = "Taken where Python has no memory left for an object."
+TITLE = [
+    "# Branches that the tests take",
+    "",
+    "A branch is one outcome of a condition. The kernel is compiled once for each instruction",
+    "set: an outcome is taken where it is with any of them. Below the table stands what no test",
+    "takes, and why. `make coverage` writes this page.",
+    "",
+]
 # (file, what stands in the line): why no test takes the branch.
 REASONS = {
     ("kernel.c", "__builtin_cpu_supports"): OTHER_MACHINE,
@@ -75,7 +82,7 @@ def get_line(name, line):
 
 def write_page(parts):
     """Write the page: a table, and below it what is missed, reason by reason."""
-    page = ["| code | branches | taken |", "| --- | --- | --- |"]
+    page = [*TITLE, "| code | branches | taken |", "| --- | --- | --- |"]
     by_reason = {}
     for title, (n_branches, missed) in parts.items():
         n_taken = n_branches - len(missed)
