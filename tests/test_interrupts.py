@@ -25,7 +25,7 @@ X, Y = make_disk(40, random_state=0)
 # Where things are set and set back.
 DELICATE = {
     *("grad_mode.py", "_contextlib.py", "contextlib.py", "warnings.py", "_ufunc_config.py"),
-    "_surroundings.py",
+    "surroundings.py",
 }
 EVERY = 1999
 

@@ -153,17 +153,21 @@ def replace_file(path, data):
     if is_there and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     temporary = path.with_name(f".skdisk-{uuid.uuid4().hex}")
+    # Twice: an interrupt may end the first one.
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if is_there:
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        os.replace(temporary, path)
-    except OSError as error:
-        # Nobody knows the temporary file.
-        error.filename, error.filename2 = str(path), None
-        raise
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if is_there:
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+            os.replace(temporary, path)
+        except OSError as error:
+            # Nobody knows the temporary file.
+            error.filename, error.filename2 = str(path), None
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
     finally:
         temporary.unlink(missing_ok=True)
