@@ -13,7 +13,7 @@ import sys
 import warnings
 from contextlib import nullcontext, suppress
 from functools import partial
-from itertools import cycle, pairwise
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +106,11 @@ def read_lent(clf):
 
 def read_weights(clf):
     return [p.detach().numpy().copy() for p in clf.module_.parameters()]
+
+
+def check_parameters(clf):
+    kinds = {(type(p), p.dtype) for p in clf.module_.parameters()}
+    assert kinds == {(torch.nn.Parameter, torch.float32)}
 
 
 def make_clf(**params):
@@ -223,6 +228,7 @@ def test_an_interrupted_fit_leaves_whole_epochs_or_nothing(make_params, mode, ca
         assert len(clf.loss_curve_) == clf.n_iter_
         assert all(map(np.array_equal, read_weights(clf), expected[clf.n_iter_])), where
         assert not clf.module_.training, where
+        check_parameters(clf)
     assert len({*outcomes}) > 1
     figures = {"places": len({*recorder.moments}), "interrupts": len(outcomes)}
     campaign.record(**figures, kept_epochs=sum(n > 0 for n in outcomes))
@@ -232,18 +238,20 @@ def test_an_interrupted_fit_leaves_whole_epochs_or_nothing(make_params, mode, ca
 def test_weights_are_set_back_where_torch_had_others_in_their_place():
     # Where all rows are one batch, torch puts float64 copies of them into the module for a while;
     # L-BFGS computes many losses, and changes the weights between, in one epoch.
-    first = make_clf(**make_lbfgs() | {"max_epochs": 1}).fit(X, Y)
-    recorder = Interrupter()
-    recorder.run(partial(make_clf(**make_lbfgs() | {"max_epochs": 2}).fit, X, Y))
-    inside = [
-        i
-        for i, (place, following) in enumerate(pairwise(recorder.moments), 1)
-        if place[0] == "_named_member_accessor.py" and following[1] == "__enter__"
-    ]
-    clf = make_clf(**make_lbfgs() | {"max_epochs": 2})
-    assert Interrupter(inside[-1]).run(partial(clf.fit, X, Y))
-    assert clf.n_iter_ == 1
-    assert all(map(np.array_equal, read_weights(clf), read_weights(first)))
+    expected = read_weights(make_clf(**make_lbfgs() | {"max_epochs": 2}).fit(X, Y))
+    # Twice: the first time, torch and Python fill caches.
+    for _ in range(2):
+        recorder = Interrupter()
+        recorder.run(partial(make_clf(**make_lbfgs()).fit, X, Y))
+    places = [place[0] for place in recorder.moments]
+    changing = [i for i, name in enumerate(places) if name == "_named_member_accessor.py"]
+    changed = [i for i in changing if places[i + 1] == "contextlib.py"]
+    for moment in (*changing[-30:-1:7], changed[-1] + 1):
+        clf = make_clf(**make_lbfgs())
+        assert Interrupter(moment).run(partial(clf.fit, X, Y))
+        assert clf.n_iter_ == 2
+        assert all(map(np.array_equal, read_weights(clf), expected)), recorder.moments[moment]
+        check_parameters(clf)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -11,7 +11,6 @@ import math
 import signal
 import threading
 import time
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -95,9 +94,6 @@ def train(plan, state):
             if not isinstance(error, KeyboardInterrupt) and error is not signals.raised:
                 raise
             interrupt = error
-            # A context that was cut off ends with its frame: torch's `functional_call` then gives
-            # the module its own parameters again, which are those to set back.
-            traceback.clear_frames(error.__traceback__)
             training.go_back()
             # A callback's last hook may count on an epoch where there is none.
             with suppress(Exception):
