@@ -12,7 +12,6 @@ import random
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -79,15 +78,25 @@ def read_training(clf):
 
 
 def run_in_threads(*targets):
-    """Run functions in threads, which begin together; raise what one of them raises."""
-    start = threading.Barrier(len(targets))
+    """Call functions in threads, which begin together; return what they do, or raise an error."""
+    start, found, errors = threading.Barrier(len(targets)), [None] * len(targets), []
 
-    def run(target):
+    def run(i, target):
         start.wait()
-        return target()
+        try:
+            found[i] = target()
+        except BaseException as error:
+            errors.append(error)
 
-    with ThreadPoolExecutor(len(targets)) as pool:
-        return list(pool.map(run, targets))
+    # Those of a pool cannot fork: at its end the child would wait for the thread that it is.
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(targets)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for error in errors:
+        raise error
+    return found
 
 
 @pytest.fixture
