@@ -316,7 +316,9 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
     on), for which an epoch is a task.
 
     Ctrl-C during `fit` raises KeyboardInterrupt and leaves the estimator fitted as it was after
-    the last whole epoch (or untouched, if there was none).
+    the last whole epoch (or untouched, if there was none). So does what a handler of SIGTERM
+    raises, such as SystemExit. Either is raised within a second, also in the middle of an epoch,
+    unless a single step takes longer. Signals reach fits in the main thread only.
 
     A call leaves torch's modes and number of threads, warning filters and global generators as it
     found them, whatever ends it. One that fails also gives `callbacks`, an LRScheduler and a

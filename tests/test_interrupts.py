@@ -29,7 +29,7 @@ DELICATE = {
     *("grad_mode.py", "_contextlib.py", "contextlib.py", "warnings.py", "_ufunc_config.py"),
     "surroundings.py",
 }
-N_DELICATE, EVERY = 25, 1999
+N_DELICATE, EVERY = 12, 1999
 
 
 class Interrupter:

@@ -118,7 +118,7 @@ def test_threads_get_from_own_and_shared_estimators_what_one_gets(campaign, tmp_
     described = pickle.dumps(shared)
     current = [pickle.loads(described)]
     n_fits, n_reads = [], []
-    end = time.monotonic() + campaign.choose(1.5, 120)
+    end = time.monotonic() + campaign.choose(1, 120)
 
     def work(number):
         rng = random.Random(f"{campaign.seed} {number}")
@@ -234,7 +234,7 @@ def test_children_of_every_kind_predict_and_fit_between_fits_of_their_parent(cam
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        for _ in range(campaign.choose(6, 60)):
+        for _ in range(campaign.choose(4, 60)):
             name, kind = rng.choice([*OWN]), rng.choice(kinds)
             clf = OWN[name]().fit(X, Y)
             expected = clf.predict_proba(X).tobytes()

@@ -215,7 +215,7 @@ def test_an_interrupted_fit_has_whole_epochs_and_can_be_repeated(
         expected[whole.n_iter_] = read_training(whole)
     repeated = read_training(fit(make_clf(**make_params()), n_epochs))
     seconds = np.median([measure(lambda: train(prepare(), n_epochs)) for _ in range(3)])
-    rounds, n_kept = Rounds(campaign, 5, 1000), 0
+    rounds, n_kept = Rounds(campaign, 3, 1000), 0
     for _ in rounds:
         clf = prepare().set_params(max_epochs=n_epochs)
         attributes, surroundings = vars(clf).copy(), (read_surroundings(), read_filters())
@@ -256,9 +256,11 @@ def read_search(search):
 
 # What is fitted on which backend of joblib, what is read of it, how many rounds of the long form.
 JOBS = {
-    "an ensemble in threads": (make_ensemble, "threading", read_members, (4, 1000)),
-    "a search in threads": (make_search, "threading", read_search, (4, 1000)),
-    "a search in forked processes": (make_search, "multiprocessing", read_search, (2, 1000)),
+    "an ensemble in threads": (make_ensemble, "threading", read_members, 1000),
+    "a search in threads": (make_search, "threading", read_search, 1000),
+    # Their processes take seconds to begin and to end.
+    "a search in forked processes": (make_search, "multiprocessing", read_search, 100),
+    "a search in processes": (make_search, "loky", read_search, 30),
 }
 
 
@@ -287,19 +289,14 @@ def filters_as_they_were():
 @pytest.mark.parametrize(
     ("make", "backend", "read", "n_rounds"),
     [
-        *(pytest.param(*job, id=name) for name, job in JOBS.items()),
-        # Each round starts two processes, which import torch.
-        pytest.param(
-            *(make_search, "loky", read_search, (1, 30)),
-            id="a search in processes",
-            marks=pytest.mark.long,
-        ),
+        pytest.param(*job, id=name, marks=[pytest.mark.long] if "processes" in name else [])
+        for name, job in JOBS.items()
     ],
 )
 def test_an_interrupted_search_or_ensemble_is_as_before_and_can_be_repeated(
     make, backend, read, n_rounds, campaign
 ):
-    rounds = Rounds(campaign, *n_rounds)
+    rounds = Rounds(campaign, 3, n_rounds)
     if backend == "multiprocessing":
         # Children that have been forked have the handlers of their parent, and joblib, which ends
         # them by SIGTERM, would take a SystemExit for the result of their work.
@@ -329,6 +326,8 @@ def test_an_interrupted_search_or_ensemble_is_as_before_and_can_be_repeated(
                 assert read_surroundings() == surroundings
             if rounds.rng.random() < 0.2 or rounds.figures["rounds"] == 1:
                 assert read(estimator.fit(X, Y)) == expected
+        if backend != "loky":
+            wait_for(is_alone)
     rounds.record(longest_wait_for_threads_ms=round(1000 * longest, 1))
 
 
@@ -344,7 +343,7 @@ def saved(tmp_path):
 def test_an_interrupted_save_leaves_the_old_file_or_the_new_one_alone(saved, campaign):
     (old, clf), contents, path = saved
     seconds = np.median([measure(lambda: clf.save(path)) for _ in range(5)])
-    rounds, n_new = Rounds(campaign, 30, 3000), 0
+    rounds, n_new = Rounds(campaign, 10, 1000), 0
     for _ in rounds:
         old.save(path)
         surroundings = (read_surroundings(), read_filters())
@@ -366,7 +365,7 @@ def test_a_killed_process_leaves_a_whole_file_and_at_most_a_temporary_one(
     monkeypatch.setattr(tempfile, "tempdir", str(path.parent))
     monkeypatch.setenv("TMPDIR", str(path.parent))
     seconds = measure(lambda: [fit(make_clf(), 2), both[0].save(path), both[1].save(path)])
-    rng, n_left, n_rounds = random.Random(campaign.seed), 0, campaign.choose(8, 1000)
+    rng, n_left, n_rounds = random.Random(campaign.seed), 0, campaign.choose(4, 1000)
     for _ in range(n_rounds):
         reader, writer = os.pipe()
         child = os.fork()
