@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench docs dist lint \
+.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench compare docs dist lint \
 	format clean
 
 help: ## List the targets
@@ -77,6 +77,10 @@ bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture 
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/run.py
 
+BEFORE ?= HEAD~1
+compare: .venv/installed ## Compare the speed of HEAD with that of BEFORE; fail if it is 1.2 times as slow
+	$(BIN)/python benchmarks/compare.py $(BEFORE) HEAD
+
 docs: .venv/docs ## Build the site in build/site; a warning is an error, nothing is fetched
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -d build/doctrees docs build/site
 
@@ -116,7 +120,7 @@ format: .venv/installed ## Format the code and mend what can be mended
 
 clean: ## Remove all that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis disk.png
-	rm -rf docs/gallery docs/lesson/generated
+	rm -rf docs/gallery docs/guide/generated docs/lesson/generated
 	rm -f skdisk/_kernel/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

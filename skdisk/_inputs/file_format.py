@@ -19,9 +19,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import uuid
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -30,11 +32,18 @@ from safetensors.numpy import save as save_arrays
 from .._training.optimizers import find_optimizer, is_known
 from .parameters import expect
 
+try:
+    import fcntl
+except ImportError:
+    # On Windows, where no file is replaced while it is open, and none has an owner like these.
+    fcntl = None
+
 FORMAT = "skdisk.MLPDiskClassifier"
 # Version 1 also has the result schedule_start_; up to version 2, the settings are a net's, and the
 # memory of the optimiser is always the net's; up to version 3, the output is always softmax.
 FORMAT_VERSION = 4
 BLANK = "0" * 64
+TEMPORARY = re.compile(r"\.skdisk-[0-9a-f]{32}")
 
 
 def encode(value, arrays, *place):
@@ -88,6 +97,13 @@ def decode(arrays, value):
     return find_optimizer(content)
 
 
+def decode_int(digits):
+    """Read an int of the JSON; many of more than 64 bits could be made to have one hash."""
+    number = int(digits)
+    expect(-(2**63) <= number < 2**64, "there is an int of more than 64 bits")
+    return number
+
+
 def keep(values):
     """Keep those values of a dict that can be written to a file."""
     kept = {}
@@ -122,9 +138,10 @@ def check_file(data, path):
         )
     number = str(metadata.get("format_version"))[:20]
     if number.isdecimal() and int(number) > FORMAT_VERSION:
+        writer = str(metadata.get("skdisk_version"))[:20]
         raise ValueError(
             f"{path} has format version {number}, while skdisk {version('skdisk')} reads versions "
-            f"up to {FORMAT_VERSION}. It was saved by skdisk {metadata.get('skdisk_version')}: "
+            f"up to {FORMAT_VERSION}. It was saved by skdisk {writer}: "
             "upgrade skdisk to that version."
         )
     checksum = metadata.get("sha256")
@@ -147,27 +164,77 @@ def replace_file(path, data):
     if path.is_symlink():
         # All links have been followed, but for one that leads back to itself.
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    is_there = path.exists()
-    if is_there and not path.is_file():
-        raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
-    if is_there and not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    temporary = path.with_name(f".skdisk-{uuid.uuid4().hex}")
-    # Twice: an interrupt may end the first one.
-    try:
+    earlier = None
+    if path.exists():
+        if not path.is_file():
+            raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
+        # Only opening it tells whether, and why, it may not be written.
+        path.open("r+b").close()
+        earlier = path.stat()
+    _remove_left_over(path.parent)
+    is_done = False
+    while not is_done:
+        temporary = path.with_name(f".skdisk-{uuid.uuid4().hex}")
+        # Twice: an interrupt may end the first one.
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if is_there:
-                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-            os.replace(temporary, path)
-        except OSError as error:
-            # Nobody knows the temporary file.
-            error.filename, error.filename2 = str(path), None
-            raise
+            try:
+                is_done = _replace_by(temporary, path, data, earlier)
+            except OSError as error:
+                # Nobody knows the temporary file.
+                error.filename, error.filename2 = str(path), None
+                raise
+            finally:
+                temporary.unlink(missing_ok=True)
         finally:
             temporary.unlink(missing_ok=True)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _replace_by(temporary, path, data, earlier):
+    """Write a temporary file and put it in the place of another, unless it is removed meanwhile.
+
+    Return whether that was done. `earlier` is what `stat` tells of the other, or None.
+    """
+    # Before it has the group of the earlier one, nobody but its owner may read the new file.
+    mode = 0o666 if earlier is None else 0o600
+    with open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
+        if fcntl is not None:
+            # The lock tells other processes that it is in use. Not all network drives have locks.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        # Another process may have removed it before it was locked.
+        if not temporary.exists():
+            return False
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        if fcntl is None:
+            file.close()
+        if earlier is not None:
+            _give(temporary, earlier)
+        os.replace(temporary, path)
+    return True
+
+
+def _give(path, earlier):
+    """Give a file the mode of an earlier one, and as far as that is allowed owner and group."""
+    if fcntl is not None:
+        for owner, group in ((earlier.st_uid, -1), (-1, earlier.st_gid)):
+            with suppress(OSError):
+                os.chown(path, owner, group)
+    path.chmod(stat.S_IMODE(earlier.st_mode))
+
+
+def _remove_left_over(folder):
+    """Remove temporary files that nobody has locked: a process was killed that wrote them."""
+    if fcntl is None:
+        return
+    # Whatever cannot be listed, locked or removed stays.
+    with suppress(OSError):
+        for name in filter(TEMPORARY.fullmatch, os.listdir(folder)):
+            with suppress(OSError):
+                descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(folder / name)
+                finally:
+                    os.close(descriptor)
