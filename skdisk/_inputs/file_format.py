@@ -173,27 +173,33 @@ def replace_file(path, data):
         earlier = path.stat()
     _remove_left_over(path.parent)
     is_done = False
-    while not is_done:
-        temporary = path.with_name(f".skdisk-{uuid.uuid4().hex}")
-        # Twice: an interrupt may end the first one.
-        try:
-            try:
-                is_done = _replace_by(temporary, path, data, earlier)
-            except OSError as error:
-                # Nobody knows the temporary file.
-                error.filename, error.filename2 = str(path), None
-                raise
-            finally:
-                temporary.unlink(missing_ok=True)
-        finally:
-            temporary.unlink(missing_ok=True)
+    try:
+        while not is_done:
+            temporary = path.with_name(f".skdisk-{uuid.uuid4().hex}")
+            is_done = _replace_by(temporary, path, data, earlier)
+    except OSError as error:
+        # Nobody knows the temporary file.
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _replace_by(temporary, path, data, earlier):
-    """Write a temporary file and put it in the place of another, unless it is removed meanwhile.
+    """Write a temporary file, put it in the place of another, and tell whether that was done.
 
-    Return whether that was done. `earlier` is what `stat` tells of the other, or None.
+    It is not done where another process removes it meanwhile. `earlier` is what `stat` tells of
+    the other file, or None.
     """
+    # Twice: an interrupt may end the first one.
+    try:
+        try:
+            return _write_and_replace(temporary, path, data, earlier)
+        finally:
+            temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_and_replace(temporary, path, data, earlier):
     # Before it has the group of the earlier one, nobody but its owner may read the new file.
     mode = 0o666 if earlier is None else 0o600
     with open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
