@@ -98,8 +98,7 @@ PROMISES = {
             "test_persistence.py::test_files_of_every_version_are_read",
         ],
         "Where saving fails or is killed, the file is the old one or the new one, whole.": [
-            "test_signals.py::"
-            "test_an_interrupted_save_leaves_the_old_file_or_the_new_one_alone",
+            "test_signals.py::test_an_interrupted_save_leaves_the_old_file_or_the_new_one_alone",
             "test_signals.py::"
             "test_a_killed_process_leaves_a_whole_file_and_at_most_a_temporary_one",
             "test_saving.py::test_on_a_full_disk_the_earlier_file_stays_whole",

@@ -68,15 +68,15 @@ class Interrupter:
 def choose(moments, campaign):
     """Choose moments, and one of two signals for each.
 
-    Of each line of code the first, the last and another one, or of some delicate lines the last,
-    and a few others.
+    Of each line of code the last and another one, or of some delicate lines the last, and a few
+    others.
     """
     rng = random.Random(campaign.seed)
     if campaign.is_long:
         places = {}
         for i, place in enumerate(moments):
             places.setdefault(place, []).append(i)
-        chosen = {i for there in places.values() for i in (there[0], there[-1], rng.choice(there))}
+        chosen = {i for there in places.values() for i in (there[-1], rng.choice(there))}
     else:
         delicate = {place: i for i, place in enumerate(moments) if place[0] in DELICATE}
         delicate = rng.sample([*delicate.values()], min(N_DELICATE, len(delicate)))
