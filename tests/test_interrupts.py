@@ -268,7 +268,7 @@ def test_other_interrupted_calls_leave_all_as_it_was(method, campaign, tmp_path)
     recorder.run(partial(getattr(clf, method), *arguments))
     clf = make_clf().fit(X, Y)
     clf.save(path)
-    weights, saved = read_weights(clf), path.read_bytes()
+    weights = read_weights(clf)
     chosen = choose(recorder.moments, campaign)
     for moment, number in chosen:
         before, lent, n_epochs = read_surroundings(), read_lent(clf), clf.n_iter_
@@ -276,9 +276,11 @@ def test_other_interrupted_calls_leave_all_as_it_was(method, campaign, tmp_path)
         is_interrupted = Interrupter(moment, number).run(call)
         where = recorder.moments[moment]
         assert read_surroundings() == before, where
-        # No temporary file is left over beside it.
+        # The old file or the new one, and no temporary file beside it.
         assert [*tmp_path.iterdir()] == [path], where
-        assert path.read_bytes() == saved, where
+        if method == "save":
+            loaded = read_weights(MLPDiskClassifier.load(path))
+            assert all(map(np.array_equal, loaded, weights)), where
         if clf.n_iter_ > n_epochs:
             # The epoch had ended: the interrupt came too late for the call, or was told only.
             assert method == "partial_fit"
