@@ -234,7 +234,7 @@ def test_children_of_every_kind_predict_and_fit_between_fits_of_their_parent(cam
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        for _ in range(campaign.choose(4, 60)):
+        for _ in range(campaign.choose(4, 25)):
             name, kind = rng.choice([*OWN]), rng.choice(kinds)
             clf = OWN[name]().fit(X, Y)
             expected = clf.predict_proba(X).tobytes()
