@@ -89,9 +89,9 @@ class State:
         self.arrays = self._generator = self._history = None
 
     def set_first_net(self, net):
-        """Do so after the training, where other threads may read the arrays and make nets, too.
+        """Let the first of the nets have all that threads make at once; return that one.
 
-        Return the net of the first of them.
+        This is for after a training. The arrays stay, for those who are reading them.
         """
         return vars(self).setdefault("net", net)
 
