@@ -79,6 +79,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "backreferences_dir": "gallery/backreferences",
     "doc_module": ("skdisk",),
+    "within_subsection_order": "recipes.ReadingOrder",
     "image_srcset": ["2x"],
     "matplotlib_animations": True,
     "show_memory": False,

@@ -45,8 +45,8 @@ print(scores.drop(columns="score_time").groupby(level=0, sort=False).mean().roun
 
 # %%
 # Is a difference more than chance? Look at it fold by fold, because one fold is harder than
-# another for all models. A dot is a fold, left of the line better than logistic regression; where
-# dots are on both sides, five folds do not decide.
+# another for all models. A dot is a fold; left of the line the model beats logistic regression.
+# Where its dots are on both sides, five folds do not decide.
 losses = scores["test_log_loss"].unstack(0)[[*models]]
 difference = losses.sub(losses["logistic regression"], axis=0).iloc[:, 1:]
 fig, ax = plt.subplots(figsize=(5.5, 2.6), layout="constrained")

@@ -142,7 +142,7 @@ def test_the_page_quotes_what_is_printed(heading, tmp_path, monkeypatch):
     # For the one case that sets it.
     monkeypatch.setenv("SKDISK_INSTRUCTION_SET", os.environ.get("SKDISK_INSTRUCTION_SET", ""))
     # On a machine with an accelerator the list of devices is longer.
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **kwargs: None)
     # Across lines, as scikit-learn breaks some of its own.
     printed = " ".join(provoke(CASES[heading]).split())
     quoted = QUOTED[heading]

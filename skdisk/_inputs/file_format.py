@@ -164,61 +164,64 @@ def replace_file(path, data):
     if path.is_symlink():
         # All links have been followed, but for one that leads back to itself.
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    earlier = None
+    earlier, mode = None, 0o666
     if path.exists():
         if not path.is_file():
             raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
         # Only opening it tells whether, and why, it may not be written.
         path.open("r+b").close()
-        earlier = path.stat()
+        # Before it has the group of the earlier one, nobody but its owner may read the new file.
+        earlier, mode = path.stat(), 0o600
     _remove_left_over(path.parent)
-    is_done = False
-    try:
-        while not is_done:
-            temporary = path.with_name(f".skdisk-{uuid.uuid4().hex}")
-            is_done = _replace_by(temporary, path, data, earlier)
-    except OSError as error:
-        # Nobody knows the temporary file.
-        error.filename, error.filename2 = str(path), None
-        raise
-
-
-def _replace_by(temporary, path, data, earlier):
-    """Write a temporary file, put it in the place of another, and tell whether that was done.
-
-    It is not done where another process removes it meanwhile. `earlier` is what `stat` tells of
-    the other file, or None.
-    """
-    # Twice: an interrupt may end the first one.
+    temporary = _name_beside(path)
+    # Removed twice: an interrupt may end the first one.
     try:
         try:
-            return _write_and_replace(temporary, path, data, earlier)
+            file = _create(temporary, mode)
+            while not _lock(file):
+                file.close()
+                temporary = _name_beside(path)
+                file = _create(temporary, mode)
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                if fcntl is None:
+                    file.close()
+                if earlier is not None:
+                    _give(temporary, earlier)
+                os.replace(temporary, path)
+        except OSError as error:
+            # Nobody knows the temporary file.
+            error.filename, error.filename2 = str(path), None
+            raise
         finally:
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
-def _write_and_replace(temporary, path, data, earlier):
-    # Before it has the group of the earlier one, nobody but its owner may read the new file.
-    mode = 0o666 if earlier is None else 0o600
-    with open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
-        if fcntl is not None:
-            # The lock tells other processes that it is in use. Not all network drives have locks.
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
-        # Another process may have removed it before it was locked.
-        if not temporary.exists():
-            return False
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-        if fcntl is None:
-            file.close()
-        if earlier is not None:
-            _give(temporary, earlier)
-        os.replace(temporary, path)
-    return True
+def _name_beside(path):
+    return path.with_name(f".skdisk-{uuid.uuid4().hex}")
+
+
+def _create(path, mode):
+    return open(path, "xb", opener=partial(os.open, mode=mode))
+
+
+def _lock(file):
+    """Lock a new file, and tell whether it is there: before, it looks as if it were left over."""
+    if fcntl is not None:
+        # Not all network drives have locks.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+    return os.path.exists(file.name)
+
+
+def _remove(path):
+    # It may not be there; and no error is to take the place of one before.
+    with suppress(OSError):
+        path.unlink()
 
 
 def _give(path, earlier):
