@@ -48,8 +48,8 @@ checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
 
 long: .venv/installed ## Interrupt fits everywhere, load a million mutated files (hours)
-	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py \
-		tests/test_saving.py
+	$(BIN)/python -m pytest -n 2 --long -m "long or not long" $(addprefix tests/test_,\
+		interrupts.py mutated_files.py saving.py shared_estimators.py signals.py)
 
 # The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
 # for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose

@@ -12,10 +12,12 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "kernel.h"
 
-#define MOST_LAYERS 1000000
+#define MOST_LAYERS           1000000
+#define SECONDS_BETWEEN_LOOKS 0.05
 
 static const char *const INSTRUCTION_SETS[] = {"base", "avx2", "avx512", "neon"};
 static const char *const ACTIVATIONS[] = {"relu", "tanh", "logistic", "identity", "leaky_relu",
@@ -539,6 +541,37 @@ static PyObject *make_losses(const Epochs *epochs, int64_t batch_size) {
     return PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)n);
 }
 
+/* ------------------------------------------------------------------------------------- signals */
+
+/* A call that has let go of the GIL. */
+typedef struct {
+    PyThreadState *thread;
+    double looked_at; /* when it had the GIL last */
+} Call;
+
+static double read_clock(void) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static Call leave_python(void) {
+    Call call = {.looked_at = read_clock()};
+    call.thread = PyEval_SaveThread();
+    return call;
+}
+
+/* Let Python's handlers of signals run; returns false, and an exception, where one raises. */
+static bool answer_signals(void *caller) {
+    Call *call = caller;
+    /* A clock that was set back is no reason to wait. */
+    if (fabs(read_clock() - call->looked_at) < SECONDS_BETWEEN_LOOKS) return true;
+    PyEval_RestoreThread(call->thread);
+    bool goes_on = !PyErr_CheckSignals();
+    *call = leave_python();
+    return goes_on;
+}
+
 /* ------------------------------------------------------------------------------- the functions */
 
 static PyObject *finish(Arrays *arrays, PyObject *result) {
@@ -616,12 +649,14 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     float *room = (float *)(void *)PyByteArray_AsString(losses);
     state.parameters = checked.parameters;
     int64_t n_done;
-    Status status;
-    Py_BEGIN_ALLOW_THREADS status = kernel_train(checked.set, &checked.network, &settings, &data,
-                                                 &epochs, &state, room, &n_done);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) {
+    Call call = leave_python();
+    const Watch watch = {answer_signals, &call};
+    Status status = kernel_train(checked.set, &checked.network, &settings, &data, &epochs, &watch,
+                                 &state, room, &n_done);
+    PyEval_RestoreThread(call.thread);
+    if (status == INTERRUPTED || status == NO_MEMORY) {
         Py_DECREF(losses);
-        return finish(&arrays, PyErr_NoMemory());
+        return finish(&arrays, status == NO_MEMORY ? PyErr_NoMemory() : NULL);
     }
     return finish(&arrays, Py_BuildValue("NLOL", losses, (long long)n_done,
                                          status == DIVERGED ? Py_True : Py_False,
@@ -651,10 +686,13 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
         return finish(&arrays, NULL);
 
     double sums[3];
-    Status status;
-    Py_BEGIN_ALLOW_THREADS status =
-        kernel_evaluate(checked.set, &checked.network, checked.parameters, &data, sums);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
+    Call call = leave_python();
+    const Watch watch = {answer_signals, &call};
+    Status status =
+        kernel_evaluate(checked.set, &checked.network, checked.parameters, &data, &watch, sums);
+    PyEval_RestoreThread(call.thread);
+    if (status == INTERRUPTED) return finish(&arrays, NULL);
+    if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
     if (!(sums[1] > 0)) {
         PyErr_SetString(PyExc_ValueError, "row_weights must not all be 0.");
         return finish(&arrays, NULL);
