@@ -46,6 +46,7 @@ from ._inputs.file_format import (
 )
 from ._inputs.parameters import expect
 from ._network.mlp import as_probabilities
+from ._network.surroundings import explain_want_of_memory
 from ._training.description import (
     describe,
     find_changes,
@@ -178,6 +179,7 @@ def load(cls, path):
     return estimator
 
 
+@explain_want_of_memory
 def _read(cls, metadata, data):
     """Make the estimator of a file's bytes, and return the device that it was saved with."""
     arrays = load_arrays(data)
