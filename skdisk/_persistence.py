@@ -40,6 +40,7 @@ from ._inputs.file_format import (
     check_file,
     decode,
     encode,
+    expect_memory,
     keep,
     pack,
     replace_file,
@@ -182,6 +183,7 @@ def load(cls, path):
 @explain_want_of_memory
 def _read(cls, metadata, data):
     """Make the estimator of a file's bytes, and return the device that it was saved with."""
+    expect_memory(3 * len(data) + 2**20)
     arrays = load_arrays(data)
     description = json.loads(metadata["estimator"], object_hook=partial(decode, arrays))
     expect(not arrays, f"nothing is known of the tensors {', '.join(arrays)}")

@@ -98,8 +98,19 @@ def keep(values):
     return kept
 
 
+def expect_memory(n_bytes):
+    """Raise MemoryError where there are not so many bytes; they are given back, and not touched.
+
+    safetensors, which finds none, ends the whole process.
+    """
+    bytearray(n_bytes)
+
+
 def pack(metadata, arrays):
     """Make the bytes of a file, with its checksum."""
+    n_bytes = sum(array.nbytes for array in arrays.values())
+    # Each array by itself, all of them in one, and the same for Python; text with its escapes.
+    expect_memory(3 * n_bytes + sum(8 * len(text) for text in metadata.values()) + 2**20)
     data = save_arrays(arrays, {**metadata, "sha256": BLANK})
     return _replace_checksum(data, BLANK, hashlib.sha256(data).hexdigest())
 
