@@ -131,6 +131,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
             return self._predict(X, "scores")
         return compute_log_odds(self._predict(X, "log_proba"))
 
+    @explain_want_of_memory
     def score(self, X: Rows, y: Labels, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy on data.
 

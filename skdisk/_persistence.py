@@ -40,12 +40,11 @@ from ._inputs.file_format import (
     check_file,
     decode,
     encode,
-    expect_memory,
     keep,
     pack,
     replace_file,
 )
-from ._inputs.parameters import expect
+from ._inputs.parameters import expect, expect_memory
 from ._network.mlp import as_probabilities
 from ._network.surroundings import explain_want_of_memory
 from ._training.description import (

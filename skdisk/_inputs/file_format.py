@@ -28,7 +28,7 @@ import numpy as np
 from safetensors.numpy import save as save_arrays
 
 from .._training.optimizers import find_optimizer, is_known
-from .parameters import expect
+from .parameters import expect, expect_memory
 
 FORMAT = "skdisk.MLPDiskClassifier"
 # Version 1 also has the result schedule_start_; up to version 2, the settings are a net's, and the
@@ -96,14 +96,6 @@ def keep(values):
             encode(value, {})
             kept[name] = value
     return kept
-
-
-def expect_memory(n_bytes):
-    """Raise MemoryError where there are not so many bytes; they are given back, and not touched.
-
-    safetensors, which finds none, ends the whole process.
-    """
-    bytearray(n_bytes)
 
 
 def pack(metadata, arrays):
