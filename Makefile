@@ -3,8 +3,8 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench compare docs dist lint \
-	format clean
+.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench compare docs dist \
+	lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -48,7 +48,8 @@ checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
 
 long: .venv/installed ## Interrupt fits everywhere, load a million mutated files (hours)
-	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py
+	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py \
+		tests/test_saving.py
 
 # The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
 # for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose
@@ -120,7 +121,7 @@ format: .venv/installed ## Format the code and mend what can be mended
 
 clean: ## Remove all that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis disk.png
-	rm -rf docs/gallery docs/lesson/generated
+	rm -rf docs/gallery docs/guide/generated docs/lesson/generated
 	rm -f skdisk/_kernel/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
