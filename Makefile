@@ -49,7 +49,8 @@ checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations
 
 long: .venv/installed ## Interrupt fits everywhere, load a million mutated files (hours)
 	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py \
-		tests/test_saving.py
+		tests/test_saving.py tests/test_load.py tests/test_extremes.py \
+		tests/test_reproducibility.py
 
 # The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
 # for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose

@@ -388,6 +388,9 @@ def write_cell(row, found, way):
 def write_page(n_jobs, seed, measured):
     """Write the table, with what was measured and where."""
     lines = [
+        "# Equal seeds, measured",
+        "",
+        "<!-- table -->",
         f"{n_jobs} fits of each way to train, their settings and data drawn with the seed {seed}:",
         "weights, losses and probabilities beside those of the same fit. *Equal bits* is",
         "promised; a number is the largest difference, between numbers of up to some tens.",
