@@ -77,9 +77,9 @@ def draw_job(rng, fused, is_large=False):
 
 
 def draw_jobs(seed, n_jobs, way):
-    """Draw fits by a way to train, the last one of large steps."""
+    """Draw fits by a way to train, each tenth of large steps."""
     rng = np.random.default_rng(seed)
-    return [draw_job(rng, WAYS[way], is_large=n == n_jobs) for n in range(1, n_jobs + 1)]
+    return [draw_job(rng, WAYS[way], is_large=n % 10 == 0) for n in range(1, n_jobs + 1)]
 
 
 def read(clf, X):

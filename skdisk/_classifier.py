@@ -503,6 +503,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         ------
         ValueError, TypeError
             If a parameter or the data are not as described.
+        MemoryError
+            If there is too little memory, with what was asked for.
         KeyboardInterrupt
             After Ctrl-C; the estimator then has the epochs that were completed.
         """

@@ -19,12 +19,14 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, ParameterGrid, PredefinedSplit
 from skorch.history import History
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble
+from skdisk._network.surroundings import explain_want_of_memory, leave_as_found
 from skdisk._training.net import record_losses
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
@@ -62,7 +64,7 @@ def watch_memory(peak):
 @pytest.fixture
 def large_map(tmp_path, campaign):
     """Make a memory map of float32 that can only be read, with 50 features, and its labels."""
-    n_rows, rng = campaign.choose(80_000, 5_000_000), np.random.default_rng(campaign.seed)
+    n_rows, rng = campaign.choose(40_000, 5_000_000), np.random.default_rng(campaign.seed)
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (n_rows, 50))
     for part in np.split(X, 10):
         part[:] = rng.standard_normal(part.shape, dtype=np.float32)
@@ -71,14 +73,12 @@ def large_map(tmp_path, campaign):
     (tmp_path / "X.npy").unlink()
 
 
-@pytest.mark.parametrize(
-    "params", [{}, {"dropout": 0.1, "optimizer": "adam"}], ids=["sgd", "dropout, adam"]
-)
 def test_a_memory_map_is_trained_on_and_predicted_without_a_copy(
-    make_clf, large_map, campaign, params, fused
+    make_clf, large_map, campaign, fused
 ):
     X, y = large_map
-    params |= {"batch_size": 2000, "max_epochs": 1, "lr": 0.01, "fused": fused}
+    params = {"dropout": 0.1, "optimizer": "adam", "lr": 0.001, "fused": fused}
+    params |= {"batch_size": 2000, "max_epochs": 1}
     clf = make_clf(**params).fit(X[:9000], y[:9000])
     clf.predict(X[:9000])
     peaks = []
@@ -128,8 +128,8 @@ def test_many_fits_and_predictions_leave_memory_flat(make_clf, disk, tmp_path, c
         gc.collect()
         return read_memory(), len(gc.get_objects())
 
-    n_rounds = campaign.choose(3, 1000)
-    work(n_rounds // 10 + 3)
+    n_rounds = campaign.choose(1, 1000)
+    work(n_rounds // 10 + 1)
     before, n_objects = work(n_rounds // 10 + 1)
     after, n_objects_after = work(n_rounds)
     n_fits = 2 * n_rounds * len(SMALL)
@@ -275,6 +275,14 @@ OPERATIONS = {
     "ensemble": lambda t: MLPDiskEnsemble(t.clf, 2, random_state=0).fit(t.X, t.y).predict(t.X),
 }
 
+# In those that end the process a library had found no memory: safetensors, and pandas.
+KNOWN = [
+    ("save", 13_700_000),
+    ("fit", 920_000),
+    ("load", 4_000_000),
+    ("net_", 2_300_000),
+]
+
 
 class Trial:
     """Fitted estimators and data, for operations on them with little memory."""
@@ -327,21 +335,22 @@ import os, random, signal, sys, warnings
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 warnings.simplefilter("ignore")
 import torch
-from test_load import OPERATIONS, Trial
+from test_load import KNOWN, OPERATIONS, Trial
 
 seed, n_trials, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
 trial, counts = Trial(folder), [0, 0]
 for number in range(n_trials):
     rng = random.Random(f"{{seed}} {{number}}")
-    name, operate = rng.choice([*OPERATIONS.items()])
-    n_bytes = int(2 ** rng.uniform(17, 27))
+    name, n_bytes = rng.choice([*OPERATIONS]), int(2 ** rng.uniform(17, 27))
+    if number < len(KNOWN):
+        name, n_bytes = KNOWN[number]
     child = os.fork()
     if not child:
         signal.alarm(120)
         ending = 2
         try:
-            ending = int(trial.run(operate, n_bytes))
+            ending = int(trial.run(OPERATIONS[name], n_bytes))
         except BaseException as error:
             print(f"{{name}} with {{n_bytes}} bytes: {{error!r}}", file=sys.stderr, flush=True)
         os._exit(ending)
@@ -353,8 +362,40 @@ print(*counts)
 """
 
 
+def raise_error(error):
+    raise error
+
+
+@pytest.mark.parametrize("decorate", [explain_want_of_memory, leave_as_found])
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda: torch.empty(2**60), "Unable to allocate 4611686018427387904 bytes, which torch"),
+        (lambda: np.empty(2**58), r"Unable to allocate 2\.00 EiB for an array with shape"),
+        (lambda: bytearray(2**62), "Unable to allocate what predict asked for"),
+        (lambda: raise_error(MemoryError("std::bad_alloc")), "Unable to allocate what predict"),
+    ],
+    ids=["torch", "numpy", "python", "c++"],
+)
+def test_want_of_memory_is_one_error_whichever_library_finds_none(decorate, ask, words):
+    @decorate
+    def _predict():
+        return ask()
+
+    with pytest.raises(MemoryError, match=words):
+        _predict()
+
+
+@pytest.mark.parametrize("decorate", [explain_want_of_memory, leave_as_found])
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes"), MemoryError("own words")])
+def test_other_errors_stay_what_they_are(decorate, error):
+    with pytest.raises(type(error)) as caught:
+        decorate(lambda: raise_error(error))()
+    assert caught.value is error
+
+
 def test_want_of_memory_is_said_in_words_and_leaves_all_as_it_was(tmp_path, campaign):
-    n_trials = campaign.choose(5, 1500)
+    n_trials = campaign.choose(len(KNOWN), 1500)
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(campaign.seed), str(n_trials), str(tmp_path)],
         # What is freed is not kept for later, and no thread has memory of its own.
@@ -366,5 +407,5 @@ def test_want_of_memory_is_said_in_words_and_leaves_all_as_it_was(tmp_path, camp
     assert result.returncode == 0, result.stderr
     n_done, n_refused = map(int, result.stdout.split())
     assert n_done + n_refused == n_trials
-    assert min(n_done, n_refused) > 0
+    assert n_refused > 0
     campaign.record(trials=n_trials, refused=n_refused)

@@ -30,7 +30,7 @@ PROMISES = [
 def test_what_the_table_promises_has_equal_bits(campaign, row, way):
     if "AVX2" in row.what and "avx2" not in table.get_instruction_sets():
         pytest.skip("this machine does not have AVX2")
-    jobs = table.draw_jobs(campaign.seed, campaign.choose(3, 300), way)
+    jobs = table.draw_jobs(campaign.seed, campaign.choose(2, 300), way)
     n_equal, n, largest = table.compare(row, jobs, table.fit_all(jobs))
     assert n_equal == n, f"{n_equal} of {n} are equal, the others up to {largest:.1e}"
     campaign.record(fits=n)
