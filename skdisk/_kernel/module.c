@@ -542,7 +542,8 @@ static PyObject *make_losses(const Epochs *epochs, int64_t batch_size) {
 /* Say for what there was no memory. */
 static PyObject *fail_memory(const CheckedNetwork *checked, int64_t n_rows) {
     return PyErr_Format(PyExc_MemoryError,
-                        "Unable to allocate what a network of %lld parameters takes for %lld rows.",
+                        "Unable to allocate what a network of %lld parameters takes for %lld "
+                        "rows.",
                         (long long)checked->n_parameters, (long long)n_rows);
 }
 
@@ -663,7 +664,8 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
     Status status;
     Py_BEGIN_ALLOW_THREADS status =
         kernel_evaluate(checked.set, &checked.network, checked.parameters, &data, sums);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, fail_memory(&checked, data.X.n_rows));
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY)
+        return finish(&arrays, fail_memory(&checked, data.X.n_rows));
     if (!(sums[1] > 0)) {
         PyErr_SetString(PyExc_ValueError, "row_weights must not all be 0.");
         return finish(&arrays, NULL);
@@ -702,7 +704,8 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
     Status status;
     Py_BEGIN_ALLOW_THREADS status =
         kernel_predict(checked.set, &checked.network, checked.parameters, &X, (Form)form, out);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, fail_memory(&checked, X.n_rows));
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY)
+        return finish(&arrays, fail_memory(&checked, X.n_rows));
     return finish(&arrays, Py_NewRef(Py_None));
 }
 
@@ -742,7 +745,8 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
     Status status;
     Py_BEGIN_ALLOW_THREADS status =
         kernel_compute_outputs(checked.set, &checked.network, checked.parameters, &X, layer, out);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, fail_memory(&checked, X.n_rows));
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY)
+        return finish(&arrays, fail_memory(&checked, X.n_rows));
     return finish(&arrays, Py_NewRef(Py_None));
 }
 
