@@ -49,7 +49,8 @@ checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations
 
 long: .venv/installed ## Interrupt fits everywhere, load a million mutated files (hours)
 	$(BIN)/python -m pytest -n 2 --long -m "long or not long" $(addprefix tests/test_,\
-		interrupts.py mutated_files.py saving.py shared_estimators.py signals.py)
+		extremes.py interrupts.py load.py mutated_files.py reproducibility.py saving.py \
+		shared_estimators.py signals.py)
 
 # The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
 # for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose

@@ -73,7 +73,7 @@ from ._network.prediction import (
     compute_proba_of_arrays,
     make_module,
 )
-from ._network.surroundings import leave_as_found
+from ._network.surroundings import explain_want_of_memory, leave_as_found
 from ._persistence import FITTED, from_plain, load, save, to_plain
 from ._training.batches import WeightedDataset, as_rows
 from ._training.callbacks import (
@@ -505,6 +505,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         ------
         ValueError, TypeError
             If a parameter or the data are not as described.
+        MemoryError
+            If there is too little memory, with what was asked for.
         KeyboardInterrupt
             After Ctrl-C; the estimator then has the epochs that were completed.
         """
@@ -650,6 +652,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
             module = state.net.module_
         return make_sequential(module)
 
+    @explain_want_of_memory
     def _predict(self, X, form):
         """Check rows, and compute what a form asks for."""
         state, rows = self._state, as_rows(check_rows_to_predict(self, X))

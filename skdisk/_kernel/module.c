@@ -572,6 +572,14 @@ static bool answer_signals(void *caller) {
     return goes_on;
 }
 
+/* Say for what there was no memory. */
+static PyObject *fail_memory(const CheckedNetwork *checked, int64_t n_rows) {
+    return PyErr_Format(PyExc_MemoryError,
+                        "Unable to allocate what a network of %lld parameters takes for %lld "
+                        "rows.",
+                        (long long)checked->n_parameters, (long long)n_rows);
+}
+
 /* ------------------------------------------------------------------------------- the functions */
 
 static PyObject *finish(Arrays *arrays, PyObject *result) {
@@ -656,7 +664,10 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     PyEval_RestoreThread(call.thread);
     if (status == INTERRUPTED || status == NO_MEMORY) {
         Py_DECREF(losses);
-        return finish(&arrays, status == NO_MEMORY ? PyErr_NoMemory() : NULL);
+        if (status == INTERRUPTED) return finish(&arrays, NULL);
+        bool is_whole = settings.batch_size > epochs.n_rows;
+        return finish(&arrays,
+                      fail_memory(&checked, is_whole ? epochs.n_rows : settings.batch_size));
     }
     return finish(&arrays, Py_BuildValue("NLOL", losses, (long long)n_done,
                                          status == DIVERGED ? Py_True : Py_False,
@@ -692,7 +703,9 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
         kernel_evaluate(checked.set, &checked.network, checked.parameters, &data, &watch, sums);
     PyEval_RestoreThread(call.thread);
     if (status == INTERRUPTED) return finish(&arrays, NULL);
-    if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
+    if (status == NO_MEMORY) {
+        return finish(&arrays, fail_memory(&checked, data.X.n_rows));
+    }
     if (!(sums[1] > 0)) {
         PyErr_SetString(PyExc_ValueError, "row_weights must not all be 0.");
         return finish(&arrays, NULL);
@@ -731,7 +744,8 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
     Status status;
     Py_BEGIN_ALLOW_THREADS status =
         kernel_predict(checked.set, &checked.network, checked.parameters, &X, (Form)form, out);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY)
+        return finish(&arrays, fail_memory(&checked, X.n_rows));
     return finish(&arrays, Py_NewRef(Py_None));
 }
 
@@ -771,7 +785,8 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
     Status status;
     Py_BEGIN_ALLOW_THREADS status =
         kernel_compute_outputs(checked.set, &checked.network, checked.parameters, &X, layer, out);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY)
+        return finish(&arrays, fail_memory(&checked, X.n_rows));
     return finish(&arrays, Py_NewRef(Py_None));
 }
 
