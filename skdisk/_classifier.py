@@ -865,6 +865,10 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
                     "callbacks must be skorch callbacks or pairs (name, callback). Got "
                     f"{item!r} among them. Callbacks of scikit-learn are set by set_callbacks."
                 )
+            if isinstance(item, tuple) and not isinstance(item[0], str):
+                raise TypeError(
+                    f"The name of a pair (name, callback) in callbacks must be a str. Got {item!r}."
+                )
         check_class_weight(self.class_weight)
         resolve_device(self.device)
         cls, _ = self._resolve_optimizer()

@@ -170,6 +170,9 @@ def make_net(settings, state, earlier=None):
         **{f"optimizer__{name}": value for name, value in arguments.items()},
         callbacks=[item for item in settings.callbacks if id(item) not in known],
     ).initialize()
+    for group in net.optimizer_.param_groups if state.history else ():
+        # Where a scheduler of torch begins that has not seen the earlier epochs.
+        group["initial_lr"] = net.lr
     net.callbacks = list(settings.callbacks)
     net.callbacks_ = [*known.values(), *net.callbacks_]
     net.generator_, net.history_ = state.generator, state.history
