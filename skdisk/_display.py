@@ -179,9 +179,10 @@ class LossCurveDisplay:
         Raises
         ------
         NotFittedError, TypeError
-            If an estimator has not been fitted, or is not as described.
+            If an estimator has not been fitted, or an argument is not as described.
         ValueError
-            If the list is empty, or of another length than `name` or `curve_kwargs`.
+            If the list is empty, or of another length than `name` or `curve_kwargs`, or
+            `curve_kwargs` has what matplotlib does not know.
         ImportError
             If matplotlib is not installed.
         """
@@ -227,7 +228,10 @@ class LossCurveDisplay:
         Raises
         ------
         ValueError
-            If lists that belong together have different lengths.
+            If lists that belong together have different lengths, or `curve_kwargs` has what
+            matplotlib does not know.
+        TypeError
+            If an argument is not as described.
         ImportError
             If matplotlib is not installed.
         """

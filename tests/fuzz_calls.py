@@ -114,7 +114,8 @@ def take_print(value):
         return about, np.asarray(value).tobytes(), mask
     if isinstance(value, pd.DataFrame):
         # A pickle has what pandas has found out about it, too.
-        columns = [(value.iloc[:, i].dtype, value.iloc[:, i].tolist()) for i in range(value.shape[1])]
+        columns = [value.iloc[:, i] for i in range(value.shape[1])]
+        columns = [(column.dtype, column.tolist()) for column in columns]
         return repr((value.shape, [*value.columns], [*value.index], columns))
     if isinstance(value, pd.Series | pd.Index):
         return repr((value.dtype, value.tolist()))
@@ -206,7 +207,7 @@ class Case:
     def draw_wild(self, names):
         """Draw which things are to be wild: none of the names, one, or two."""
         [n] = self.rng.choices([0, 1, 2], [2, 6, 2])
-        return {name: None for name in self.rng.sample(names, min(n, len(names)))}
+        return dict.fromkeys(self.rng.sample(names, min(n, len(names))))
 
     def draw_data(self, names, wild):
         """Draw what a method takes, wild where it is to be, and note what it is in words."""
@@ -335,8 +336,12 @@ class Case:
         if rng.random() < 0.5 and hasattr(clf, "_state") and given:
             wild["earlier fit"] = ""
         ok, _ = self.call(
-            *(method, getattr(clf, method), data),
-            **{"about": about, "wild": wild, "estimator": clf},
+            method,
+            getattr(clf, method),
+            data,
+            about=about,
+            wild=wild,
+            estimator=clf,
             check=lambda result, kwargs: self.check_fit(clf, result),
         )
         loose = ("random_state", "callbacks") if ok else ()
@@ -378,8 +383,12 @@ class Case:
             # There may be no fit, or no hidden layer.
             wild.setdefault("fit", "")
         self.call(
-            *(method, getattr(clf, method), data),
-            **{"about": about | {"hidden_activations": ""}, "wild": wild, "estimator": clf},
+            method,
+            getattr(clf, method),
+            data,
+            about=about | {"hidden_activations": ""},
+            wild=wild,
+            estimator=clf,
             check=lambda result, kwargs: self.check_prediction(clf, method, result, kwargs),
         )
 
@@ -421,7 +430,8 @@ class Case:
             with tempfile.TemporaryDirectory() as folder:
                 path = str(Path(folder) / "model")
                 paths = [path, path.encode(), Path(path), folder, path + "/a/b", "a\0b", ""]
-                paths += [*(os.fsencode(folder) + b"/\xff", path + "\udc80", None, 1.5, [], object(), {path}, "x" * 5000)]
+                paths += [os.fsencode(folder) + b"/\xff", path + "\udc80", path + "x" * 5000]
+                paths += [None, 1.5, [], object(), {path}]
                 path = rng.choice(paths) if rng.random() < 0.4 else path
                 if method == "load":
                     with contextlib.suppress(Exception), warnings.catch_warnings():
@@ -459,8 +469,11 @@ class Case:
             earlier = {name: getattr(ensemble, name) for name in given}
             about = ensemble.set_params(**given).get_params(deep=False)
             ok, _ = self.call(
-                *("fit of an ensemble", ensemble.fit, data),
-                **{"about": about | dict.fromkeys(OF_CLASSIFIER), "wild": wild},
+                "fit of an ensemble",
+                ensemble.fit,
+                data,
+                about=about | dict.fromkeys(OF_CLASSIFIER),
+                wild=wild,
                 estimator=ensemble,
                 check=lambda result, kwargs: expect(result is ensemble, "returns another object"),
             )
@@ -476,9 +489,7 @@ class Case:
             kwargs = {name: draw_parameter(self.rng, name, OF_DISK) for name in names}
             kwargs |= {"random_state": 0} if self.rng.random() < 0.5 else {}
             self.call(
-                *("make_disk", make_disk, kwargs),
-                **{"about": kwargs, "wild": kwargs},
-                check=self.check_disk,
+                "make_disk", make_disk, kwargs, about=kwargs, wild=kwargs, check=self.check_disk
             )
 
     @staticmethod
@@ -518,8 +529,11 @@ class Case:
                 kwargs["ax"] = ax
             names = {"train_loss": "", "estimator": ""}
             self.call(
-                *("from_estimator", LossCurveDisplay.from_estimator, kwargs),
-                **{"about": names, "wild": wild},
+                "from_estimator",
+                LossCurveDisplay.from_estimator,
+                kwargs,
+                about=names,
+                wild=wild,
                 check=lambda result, kwargs: expect(len(result.lines_), "has no lines"),
             )
 
@@ -563,7 +577,7 @@ def main(seed, number, *others):
         return
     with redirect_output():
         case = Case(seed, int(number)).run()
-    print(*case.log, *(fault["fault"] for fault in case.faults), sep="\n")
+    sys.stdout.write("\n".join([*case.log, *(fault["fault"] for fault in case.faults), ""]))
 
 
 if __name__ == "__main__":

@@ -170,9 +170,6 @@ def make_net(settings, state, earlier=None):
         **{f"optimizer__{name}": value for name, value in arguments.items()},
         callbacks=[item for item in settings.callbacks if id(item) not in known],
     ).initialize()
-    for group in net.optimizer_.param_groups if state.history else ():
-        # Where a scheduler of torch begins that has not seen the earlier epochs.
-        group["initial_lr"] = net.lr
     net.callbacks = list(settings.callbacks)
     net.callbacks_ = [*known.values(), *net.callbacks_]
     net.generator_, net.history_ = state.generator, state.history
@@ -184,10 +181,17 @@ def make_net(settings, state, earlier=None):
         net.module_ = copy.deepcopy(earlier.module_).to(settings.device)
         net.module_.dropout = settings.dropout
         net.initialize_optimizer()
+    for group in net.optimizer_.param_groups if _has_scheduler(net) else ():
+        # Where a scheduler of torch begins that has not seen the earlier epochs.
+        group["initial_lr"] = net.lr
     # For those who call the module themselves.
     net.module_.eval()
     state.set_net(net)
     return net
+
+
+def _has_scheduler(net):
+    return any(isinstance(callback, LRScheduler) for _, callback in net.callbacks_)
 
 
 def _find_initialised(callbacks, net):
@@ -212,7 +216,7 @@ def _resume_optimizer(net, earlier):
     changed = {
         name: value for name, value in own.defaults.items() if value != before.defaults[name]
     }
-    if not any(isinstance(callback, LRScheduler) for _, callback in net.callbacks_):
+    if not (_has_scheduler(net) and _has_scheduler(earlier.net)):
         changed["lr"] = net.lr
     load_optimizer(own, list(net.module_.parameters()), note(earlier))
     for group in own.param_groups:
