@@ -54,6 +54,7 @@ from matplotlib.figure import Figure
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
+from sklearn.pipeline import Pipeline
 from skorch.callbacks import LRScheduler
 
 from skdisk import LossCurveDisplay, MLPDiskClassifier, MLPDiskEnsemble, make_disk
@@ -151,10 +152,11 @@ def take_print_of_state(state):
 
 
 def raises_by_itself(params):
-    """Tell whether there are callbacks, or a schedule of somebody's own, which may raise."""
+    """Tell whether there are callbacks, a schedule, or other steps, which may raise anything."""
     callbacks = params.get("callbacks")
     has_callbacks = isinstance(callbacks, list | tuple) and len(callbacks)
-    return has_callbacks or isinstance(params.get("lr_schedule"), LRScheduler)
+    has_steps = isinstance(params.get("estimator"), Pipeline)
+    return has_callbacks or has_steps or isinstance(params.get("lr_schedule"), LRScheduler)
 
 
 def check_refusal(error, names):

@@ -96,7 +96,7 @@ def _make_callbacks(rng):
             ("one", EarlyStopping()),
         ),
         *(Callback(), LRScheduler("StepLR", step_size=1), LRScheduler("CyclicLR"), Bad(), "x", 3),
-        *(EpochScoring("accuracy", on_train=True), EpochScoring("nonsense"), EpochScoring(print)),
+        *(EpochScoring("accuracy", on_train=True), EpochScoring("nonsense"), EpochScoring(max)),
         *((1, Callback()), ("a", Callback(), 3), None, Callback, int, ("net", Callback())),
         *(EarlyStopping(monitor="nonsense"), LRScheduler("StepLR"), LRScheduler("nonsense")),
     ]

@@ -614,6 +614,16 @@ def test_lbfgs_ends_where_it_finds_no_finite_loss(make_clf, disk, optimizer, wei
         clf.fit(*disk)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The features are large")
+@pytest.mark.parametrize("lr", [1e30, 3e38])
+@pytest.mark.parametrize("activation", ["relu", "selu"])
+def test_a_line_search_comes_back_from_a_loss_that_is_nan(make_clf, activation, lr):
+    X, y = make_disk(20, random_state=0)
+    clf = make_clf(hidden_layer_sizes=(3,), activation=activation, optimizer="lbfgs", lr=lr)
+    assert np.isfinite(clf.fit(1e10 * X, y).predict_proba(1e10 * X)).all()
+
+
 @pytest.mark.parametrize("n_finite", [0, 2])
 def test_divergence_ends_the_fit_at_the_last_finite_epoch(
     make_clf, get_weights, disk, fused, n_finite
