@@ -3,8 +3,8 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets test-oldest test-newest checks fuzz long sanitize bench docs dist lint \
-	format clean
+.PHONY: help demo test test-sets test-oldest test-newest checks fuzz long sanitize bench compare \
+	docs dist lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -48,10 +48,12 @@ checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
 
 fuzz: .venv/installed ## Make 100,000 drawn calls and 3,000 sequences of them, with SEED=n (minutes)
-	$(BIN)/python -m pytest -n 2 --long --seed $(or $(SEED),0) tests/test_fuzz.py tests/test_sequences.py
+	$(BIN)/python -m pytest -n 2 --long --seed $(or $(SEED),0) tests/test_fuzz.py \
+		tests/test_sequences.py
 
 long: .venv/installed ## Interrupt fits everywhere, load a million mutated files (hours)
-	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py
+	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py \
+		tests/test_saving.py
 
 # The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
 # for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose
@@ -79,6 +81,10 @@ sanitize: .venv/installed ## Run the kernel's tests under address, undefined and
 bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture in benchmarks/results
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/run.py
+
+BEFORE ?= HEAD~1
+compare: .venv/installed ## Compare the speed of HEAD with that of BEFORE; fail if it is 1.2 times as slow
+	$(BIN)/python benchmarks/compare.py $(BEFORE) HEAD
 
 docs: .venv/docs ## Build the site in build/site; a warning is an error, nothing is fetched
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -d build/doctrees docs build/site
@@ -119,7 +125,7 @@ format: .venv/installed ## Format the code and mend what can be mended
 
 clean: ## Remove all that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis disk.png
-	rm -rf docs/gallery docs/lesson/generated
+	rm -rf docs/gallery docs/guide/generated docs/lesson/generated
 	rm -f skdisk/_kernel/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

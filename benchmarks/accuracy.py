@@ -157,8 +157,8 @@ def main():
         metavar="PART",
         help=f"{', '.join(map(repr, PARTS))}; others stay as they are in the folder",
     )
-    parser.add_argument("--repeats", type=int, default=2, help="of the five folds")
-    parser.add_argument("--draws", type=int, default=5, help="of few rows to train on")
+    parser.add_argument("--repeats", type=int, default=8, help="of the five folds")
+    parser.add_argument("--draws", type=int, default=10, help="of few rows to train on")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the folder of the results")
     parser.add_argument(
         "--draw", action="store_true", help="measure nothing: page and picture of accuracy.json"

@@ -8,10 +8,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
-sys.path.insert(0, str(HERE))
+# The pages show what the benchmarks have measured.
+sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 
+import figures
 from inventories import ADDRESSES, write_inventories
 from lesson.making import GENERATED, make_pages
+from promises import write_promises
 
 # One thread computes the same numbers whatever the machine has.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,7 +35,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["gallery/*.py", "gallery/*.ipynb"]
+exclude_patterns = ["gallery/*.py", "gallery/*.ipynb", "guide/generated"]
 nitpicky = True
 
 autosummary_generate = False
@@ -55,8 +58,11 @@ numpydoc_validation_checks = {
 # Written by scikit-learn; and what numpydoc does not know: *args, a colon in a default.
 numpydoc_validation_exclude = {r"\.(get|set)_(params|metadata_routing|callbacks|\w+_request)$"}
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
 myst_heading_anchors = 3
+# No figure of the guide is written by hand.
+myst_substitutions = figures.compute()
+figures.draw()
 
 intersphinx_mapping = {
     name: (address, str(path))
@@ -66,14 +72,14 @@ intersphinx_mapping = {
 }
 
 make_pages()
+write_promises(BUILD / "promises.md")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    # Scripts for the terminal are no pages.
-    "ignore_pattern": r"^(?!plot_)",
     "backreferences_dir": "gallery/backreferences",
     "doc_module": ("skdisk",),
+    "within_subsection_order": "recipes.ReadingOrder",
     "image_srcset": ["2x"],
     "matplotlib_animations": True,
     "show_memory": False,

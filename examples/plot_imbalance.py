@@ -6,8 +6,9 @@ One row in twenty is of the class that matters. Weigh the classes, or move the t
 """
 
 # %%
-# Both are a line. `TunedThresholdClassifierCV` chooses, in cross-validation, the probability from
-# which on a row is called rare.
+# Both are a line. ``TunedThresholdClassifierCV`` chooses, in cross-validation, the probability
+# from which on a row is called rare.
+import matplotlib.pyplot as plt
 import pandas as pd
 from sklearn.datasets import make_classification
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
@@ -43,4 +44,6 @@ print(table.round(3).to_string())
 # %%
 # Precision is the share of true alarms, recall the share of rare rows that are found. The last
 # score looks at the order of the rows alone, which a threshold leaves as it is.
-axes = table.plot.bar(rot=0, ylim=(0, 1))
+fig, ax = plt.subplots(layout="constrained")
+table.plot.bar(ax=ax, rot=0, ylim=(0, 1), legend=False)
+legend = fig.legend(loc="outside upper center", ncols=4)

@@ -7,7 +7,7 @@ they get to the classifier, scaled as the training rows are?
 """
 
 # %%
-# `transform_input` names what the pipeline is to send through the steps before the classifier.
+# ``transform_input`` names what the pipeline is to send through the steps before the classifier.
 import sklearn
 from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline

@@ -25,10 +25,10 @@ from sklearn.utils.validation import check_is_fitted
 from ._inputs.choices import resolve_device
 from ._inputs.file_checks import (
     LABEL_DTYPE,
+    check_depth,
     check_generator,
     check_names,
     check_parameters,
-    check_plain,
     check_training,
     find_device,
     make_classes,
@@ -39,6 +39,7 @@ from ._inputs.file_format import (
     FORMAT_VERSION,
     check_file,
     decode,
+    decode_int,
     encode,
     keep,
     pack,
@@ -60,6 +61,7 @@ from ._training.optimizers import find_optimizer, is_known
 ALTERNATIVE = (
     "Or keep the estimator with joblib.dump, whose files are to be loaded only if trusted."
 )
+LONGEST_QUOTE = 1000
 # The parameters that a file may lack, for objects that run code: the loaded estimator has the
 # defaults there.
 LOST = ("callbacks", "lr_schedule", "optimizer", "optimizer_params", "random_state")
@@ -178,7 +180,7 @@ def load(cls, path):
     except Exception as error:
         raise ValueError(
             f"{path} is marked as a file of {cls.__name__}.save, which it is not "
-            f"({type(error).__name__}: {error}). Do not use it."
+            f"({_quote(error)}). Do not use it."
         ) from error
     if estimator.device != device:
         warnings.warn(
@@ -188,12 +190,21 @@ def load(cls, path):
     return estimator
 
 
+def _quote(error):
+    """Say what an error says, which may itself quote as much as a whole file."""
+    text = str(error)
+    if len(text) > LONGEST_QUOTE:
+        text = f"{text[: LONGEST_QUOTE // 2]} ... {text[-LONGEST_QUOTE // 2 :]}"
+    return f"{type(error).__name__}: {text}"
+
+
 def _read(cls, metadata, data):
     """Make the estimator of a file's bytes, and return the device that it was saved with."""
     arrays = load_arrays(data)
-    description = json.loads(metadata["estimator"], object_hook=partial(decode, arrays))
+    hooks = {"object_hook": partial(decode, arrays), "parse_int": decode_int}
+    description = json.loads(metadata["estimator"], **hooks)
     expect(not arrays, f"nothing is known of the tensors {', '.join(arrays)}")
-    check_plain(description)
+    check_depth(description)
     parts = PARTS + PARTS_OF_TRAINING
     check_names(description, parts, description, "the parts of the file")
     if int(metadata["format_version"]) < 3:
@@ -274,7 +285,7 @@ def _check_again(estimator, metadata, data):
         raise
     except Exception as error:
         raise ValueError(
-            f"A file would not give this {cls.__name__} again ({type(error).__name__}: {error}). "
+            f"A file would not give this {cls.__name__} again ({_quote(error)}). "
             f"Mend that, by set_params or a new fit, before saving. {ALTERNATIVE}"
         ) from error
     names = [

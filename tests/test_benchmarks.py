@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skdisk import MLPDiskClassifier
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -79,6 +81,41 @@ def test_page_and_picture_are_drawn_from_the_file_alone(tmp_path, program, name)
     page = (FOLDER / "results" / f"{name}.md").read_text()
     assert (tmp_path / f"{name}.md").read_text() == page
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_quick_form_of_tuning_writes_a_page_and_a_file(tmp_path):
+    run_quick("tuning.py", tmp_path)
+    results = json.loads((tmp_path / "tuning.json").read_text())
+    assert {row["data"] for row in results["rows"]} == {"iris", "breast cancer"}
+    assert all(len(row["log_loss"]) == 10 for row in results["rows"])
+    page = (tmp_path / "tuning.md").read_text()
+    assert {row["part"] for row in results["rows"]} == {"lr", "search"}
+    assert "## `lr`" in page
+    assert "| random search | 2 |" in page
+
+
+@pytest.fixture
+def tuning_page(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("tuning_page")
+
+
+def test_the_page_of_tuning_is_drawn_from_the_file_alone(tmp_path, tuning_page):
+    results = json.loads((FOLDER / "results" / "tuning.json").read_text())
+    defaults = MLPDiskClassifier().get_params()
+    tuning_page.write_page(results["machine"], defaults, results["rows"], tmp_path / "page")
+    assert (tmp_path / "page").read_text() == (FOLDER / "results" / "tuning.md").read_text()
+
+
+def test_what_is_chosen_on_five_folds_is_scored_on_the_others(tuning_page):
+    scores = {"defaults": [0.5] * 10, "good by chance": [0.1] * 5 + [0.9] * 5, "bad": [0.6] * 10}
+    rows = [
+        {"data": "iris", "classifier": name, "log_loss": losses, "accuracy": losses}
+        for name, losses in scores.items()
+    ]
+    points, nats = tuning_page.choose_and_score(rows, [*scores])
+    assert points.round(9).tolist() == nats.round(9).tolist() == [0.4]
+    assert tuning_page.choose_and_score(rows, ["defaults", "bad"]).tolist() == [[0.0], [0.0]]
 
 
 def test_a_case_leaves_the_others_as_they_are(tmp_path):
@@ -157,3 +194,16 @@ def test_the_preprocessor_makes_finite_numbers_of_gaps_and_categories(tables):
     rare, unseen = preprocessor.transform(test)
     np.testing.assert_array_equal(rare, unseen)
     np.testing.assert_array_equal(rare, X[-1])
+
+
+def test_two_commits_are_compared_by_the_median_ratio_of_runs_in_turn(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    compare = importlib.import_module("compare")
+    runs = [
+        {"before": {"fit": before}, "now": {"fit": now}}
+        for before, now in [(1.0, 1.5), (2.0, 2.2), (4.0, 4.0)]
+    ]
+    assert compare.compute_ratios(runs) == {"fit": pytest.approx(1.1)}
+    seconds = compare.run(FOLDER.parent)
+    assert len(seconds) == 4
+    assert all(0 < value < np.inf for value in seconds.values())

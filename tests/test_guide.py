@@ -1,5 +1,6 @@
 """Whoever comes from another library finds each of its names, and the new names are there."""
 
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -60,7 +61,65 @@ def test_every_new_name_is_a_name_of_skdisk(library):
         assert names <= known, f"{old}: {names - known}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.fixture
+def figures(monkeypatch):
+    """Import what makes the figures of the guide, as the build of the site does."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("figures")
+
+
+def test_the_pages_show_all_figures_that_are_computed_and_no_others(figures):
+    pages = "".join(path.read_text() for path in GUIDE.glob("*.md"))
+    assert set(re.findall(r"{{ (\w+) }}", pages)) == figures.compute().keys()
+
+
+def test_the_picture_of_the_wings_shows_what_there_is(figures):
+    layout, picture = map(importlib.import_module, ("test_layout", "wings"))
+    known = {folder: set(packages.split()) for folder, _, _, packages in picture.WINGS}
+    assert [*known] == layout.WINGS[::-1]
+    assert {folder: known[folder] for folder in layout.KNOWN} == layout.KNOWN
+    assert all(path.name in picture.draw_wings() for path in layout.PACKAGE.rglob("[a-z]*.py"))
+
+
+def test_the_ranges_to_search_are_those_that_were_measured(figures):
+    page = (GUIDE / "parameters.md").read_text()
+    [code] = re.findall(r"```python\n(>>> from scipy.+?)\n\n```", page, re.DOTALL)
+    names = {}
+    exec(re.sub(r"^(>>>|\.\.\.) ", "", code, flags=re.MULTILINE), names)
+    ranges = importlib.import_module("tuning").RANGES
+    given, measured = (
+        {name: getattr(values, "args", values) for name, values in space.items()}
+        for space in (names["space"], ranges)
+    )
+    assert given == measured
+
+
+def test_the_advice_on_what_to_tune_is_what_was_measured(figures):
+    page, (_, rows) = figures.tuning_page, figures.read("tuning")
+
+    def find_gain(part, n=None):
+        of_part = figures.select(rows, part)
+        _, nats = page.choose_and_score(of_part, page.list_candidates(of_part)[:n])
+        return -nats.mean()
+
+    gains = {part: find_gain(part) for part in page.list_parameters(rows)}
+    assert max(gains, key=gains.get) == "weight_decay"
+    assert min(gains, key=gains.get) == "lr_schedule"
+    others = {"lr": "lr=0.005", "hidden_layer_sizes": "hidden_layer_sizes=(16,)"}
+    texts = figures.compute_tuning()
+    for part, setting in others.items():
+        losses = figures.make_grid(figures.select(rows, part), "log_loss")
+        for table, loss in losses[setting].items():
+            if f"*{table}*" in texts["decay_helps"]:
+                assert loss < losses["defaults"][table]
+            if f"*{table}*" in texts["decay_hurts"]:
+                assert loss > losses["defaults"][table]
+    searches = [find_gain(page.SEARCH, n + 1) for n in page.N_CANDIDATES]
+    assert max(searches) < gains["weight_decay"] + 0.005
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_links_into_the_repository_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
     assert [link for link in links if not (ROOT / link).exists()] == []

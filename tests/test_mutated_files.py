@@ -3,12 +3,13 @@
 Files are changed at random: their bytes; bytes with a checksum that is right again; what the
 JSON says; tensors and what is said of them. Whatever comes of it, `load` raises ValueError in
 words that name the file, or the estimator predicts, can be saved and is the same again, and goes
-on training. No file of some kilobytes asks for much memory.
+on training. No file asks for much more memory than it has bytes, and none makes `load` run code.
 
-`pytest tests/test_mutated_files.py --long` tries a million files, which takes more than an
+`pytest tests/test_mutated_files.py --long` tries a million files, which takes more than half an
 hour of one core; the suite tries a few hundred.
 """
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -16,16 +17,35 @@ import random
 import resource
 import struct
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import load as load_arrays
 
-from skdisk import MLPDiskClassifier, make_disk
+from skdisk import MLPDiskClassifier, _persistence, make_disk
+from skdisk._inputs import file_checks, file_format
 
-N_FILES, N_FILES_LONG = 60, 100_000
+N_FILES, N_FILES_LONG = 15, 25_000
+N_PORTIONS = 4
+# Each estimator that is loaded must predict; of so many, one is saved again and trained further.
+N_PREDICTING, N_PREDICTING_LONG = 1, 10
+# Those of which the way through the checks is followed, line by line, and their bytes.
+N_FOLLOWED, N_FOLLOWED_LONG = 200, 50_000
+LARGEST_FOLLOWED = 100_000
+FOLLOWED = {module.__file__ for module in (_persistence, file_checks, file_format)}
+# What is measured with texts that are small in a file and large in memory.
+N_MEASURED, N_MEASURED_LONG = 6, 300
+MOST_BYTES_FOR_BYTE = 40
+MOST_BYTES_FOR_NOTHING = 2**20
+SMALL_TEXTS = [
+    *("[]", "{}", "[[]]", '{"":0}', '[{"":0}]', "[[1,0]]", "0", "300", "1.5", "null", '"x"'),
+    *('{"$tuple":[]}', '{"$dict":[]}', '{"$dict":[[0,0]]}', '{"epoch":1,"train_loss":1}'),
+    *('"\\u0100"', '"\U0001f600"'),
+]
 # Of the address space, beyond what the process has: torch and pandas take a little of it.
 MEMORY = 2**29
 
@@ -39,7 +59,7 @@ REFUSED_LATER = (
 )
 
 
-# What stands in the text for lists within lists, which cannot be copied.
+# Lists within lists, which cannot be copied: they are put into the text.
 DEEP = "[" * 5000 + "]" * 5000
 
 VALUES = [
@@ -70,9 +90,11 @@ def unpack(data):
     return metadata, json.loads(metadata.pop("estimator")), header, data[end:]
 
 
-def pack(metadata, description, tensors, content):
-    """Put a file together again, with the checksum that it then has."""
-    text = json.dumps(description).replace('"DEEP"', DEEP)
+def pack(metadata, description, tensors, content, texts=None):
+    """Put a file together again, with the checksum that it then has, and texts in their places."""
+    text = json.dumps(description)
+    for name, value in {"DEEP": DEEP, **(texts or {})}.items():
+        text = text.replace(f'"{name}"', value)
     metadata = {"estimator": text, **metadata}
     header = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -91,6 +113,8 @@ def seal(data):
 
 def change_bytes(rng, data, start=0, stop=None):
     data, stop = bytearray(data), len(data) if stop is None else stop
+    if start >= stop:
+        return bytes(data) + rng.randbytes(8)
     for _ in range(rng.choice([1, 1, 2, 5])):
         i, n = rng.randrange(start, stop), rng.choice([1, 1, 2, 8, 100])
         kind = rng.randrange(7)
@@ -193,7 +217,7 @@ def change_tensor(rng, tensors, content):
     name = rng.choice(sorted(tensors))
     tensor = tensors[name]
     shape, (start, stop) = tensor["shape"], tensor["data_offsets"]
-    kind = rng.randrange(9)
+    kind = rng.randrange(8)
     if kind == 0:
         tensor["dtype"] = rng.choice(DTYPES)
     elif kind == 1:
@@ -208,12 +232,6 @@ def change_tensor(rng, tensors, content):
         del tensors[name]
     elif kind == 5:
         tensors[rng.choice(sorted(tensors))] = copy.deepcopy(tensor)
-    elif kind == 6:
-        # Others in its place, behind all that is there.
-        n, number = rng.choice([4, 8, 16]), rng.choice([0.0, 1.0, -1.0, 1e38])
-        offsets = [len(content), len(content) + 4 * n]
-        tensor |= {"shape": [n], "dtype": "F32", "data_offsets": offsets}
-        content += struct.pack(f"<{n}f", *[number] * n)
     elif stop > start:
         # Numbers that are not as they were: one in the middle, or from there to the end.
         number = rng.choice([struct.pack("<f", rng.choice(NUMBERS)), rng.randbytes(4)])
@@ -229,13 +247,38 @@ def change_tensors(rng, data):
     return pack(metadata, description, tensors, content)
 
 
+def change_arrays(rng, data):
+    metadata, description, _, _ = unpack(data)
+    arrays = load_arrays(data)
+    name = rng.choice(sorted(arrays))
+    array = arrays[name]
+    flat = array.ravel()
+    is_float = array.dtype.kind == "f"
+    changed = [
+        *(flat, flat[:-1], array[None], array.T, np.concatenate([flat, flat]), -array),
+        *(array.astype(dtype) for dtype in ("f8", "f2", "u1", "i8") if np.isfinite(array).all()),
+        *(np.zeros(shape, array.dtype) for shape in ((10**6, 0), (1000, 10), array.shape)),
+        np.full_like(array, np.nan if is_float else 255),
+    ]
+    arrays[name] = np.asarray(rng.choice(changed), order="C")
+    return file_format.pack({**metadata, "estimator": json.dumps(description)}, arrays)
+
+
 CHANGES = {
     change_bytes_only: 2,
     change_bytes_and_seal: 2,
     change_description: 5,
     change_metadata: 1,
-    change_tensors: 3,
+    change_tensors: 2,
+    change_arrays: 2,
 }
+
+
+def mutate(rng, data):
+    """Change a file; return by which function, and what it is then."""
+    [change] = rng.choices([*CHANGES], [*CHANGES.values()])
+    return change, change(rng, data)
+
 
 SAVED = {
     "sgd": {"momentum": 0.9, "clip_grad_norm": 1.0},
@@ -244,7 +287,13 @@ SAVED = {
     "adamw": {"optimizer": "adamw", "optimizer_params": {"betas": (0.8, 0.9), "amsgrad": True}},
     "RMSprop": {"optimizer": torch.optim.RMSprop, "early_stopping": True, "n_iter_no_change": 2},
     "LBFGS": {"optimizer": torch.optim.LBFGS, "optimizer_params": {"max_iter": 2}},
-    "lbfgs": {"optimizer": "lbfgs", "weight_decay": 0.1, "lr": "auto", "lr_schedule": "plateau"},
+    "lbfgs": {
+        "optimizer": "lbfgs",
+        "optimizer_params": {"history_size": 3},
+        "weight_decay": 0.1,
+        "lr": "auto",
+        "lr_schedule": "plateau",
+    },
     "bools": {"hidden_layer_sizes": (), "labels": [False, True], "rows": X},
     "floats": {"hidden_layer_sizes": [3, 2], "labels": [0.0, 2.0, 9.0], "activation": "gelu"},
     "several labels": {"labels": [[0, 1], [1, 1], [0, 0]], "momentum": 0.9},
@@ -273,12 +322,77 @@ def save_one(make_clf, path, labels=("in", "out"), rows=FRAME, **params):
     return path.read_bytes()
 
 
-def assert_works(clf, path):
-    """Check that an estimator predicts, is the same when it has been saved, and goes on."""
-    rows = FRAME if hasattr(clf, "feature_names_in_") else X
-    rows = np.resize(rows.to_numpy() if rows is FRAME else rows, (40, clf.n_features_in_))
+# What Python's audit hooks tell of where nothing is run; the version of skdisk stands in a file.
+HARMLESS = {"builtins.id", "object.__getattr__", "sys._getframe", "os.listdir"}
+
+
+class Watch:
+    """Notes what Python's audit hooks tell of while it is on: code that is run, imports, files.
+
+    No hook can be taken away again: there is one for all tests.
+    """
+
+    def __init__(self):
+        self.events = None
+        sys.addaudithook(self._note)
+
+    def _note(self, event, arguments):
+        if self.events is None or event in HARMLESS:
+            return
+        if event != "open" or arguments[1] != "r":
+            self.events.append((event, *map(str, arguments)))
+
+    @contextlib.contextmanager
+    def on(self):
+        """Note what is not harmless in a list, which is returned."""
+        self.events = events = []
+        try:
+            yield events
+        finally:
+            self.events = None
+
+
+@pytest.fixture(scope="session")
+def watch():
+    """Watch loads, for which all has been imported by then."""
+    # To show the first tensor in an error, torch imports more of itself.
+    repr(torch.zeros(1))
+    return Watch()
+
+
+def load(path, watch, where):
+    """Load a file, or return None where that is refused in words that name the file."""
+    with watch.on() as events:
+        try:
+            clf = MLPDiskClassifier.load(path)
+        except ValueError as error:
+            clf = None
+            words = str(error)
+        except Exception as error:
+            raise AssertionError(f"load of {where}") from error
+    assert events == [], where
+    if clf is None:
+        assert str(path) in words, where
+        assert len(words) < 3000, where
+    return clf
+
+
+def make_rows(clf):
+    """Make rows that an estimator knows, with the names of features that it has."""
+    rows = np.resize(X, (40, clf.n_features_in_))
     if hasattr(clf, "feature_names_in_"):
         rows = pd.DataFrame(rows, columns=clf.feature_names_in_)
+    return rows
+
+
+def assert_predicts(clf):
+    # Without names, which the caller lets pass: a frame takes longer than to predict.
+    assert np.isfinite(clf.predict_proba(np.resize(X, (40, clf.n_features_in_)))).all()
+
+
+def assert_works(clf, path):
+    """Check that an estimator predicts, is the same when it has been saved, and goes on."""
+    rows = make_rows(clf)
     proba = clf.predict_proba(rows)
     assert np.isfinite(proba).all()
     assert len(clf.history_) == clf.n_iter_ == len(clf.loss_curve_)
@@ -300,39 +414,146 @@ def assert_works(clf, path):
     assert np.isfinite(clf.predict_proba(rows)).all()
 
 
+class Count:
+    """Loads mutated files, uses what was loaded, and counts."""
+
+    def __init__(self, watch, folder, n_predicting):
+        self.watch, self.n_predicting = watch, n_predicting
+        self.path, self.other = folder / "mutated.safetensors", folder / "again.safetensors"
+        self.refused = self.loaded = self.trained = 0
+
+    def load(self, data, where):
+        """Load a file with some content, and tell whether that was possible."""
+        self.path.write_bytes(data)
+        clf = load(self.path, self.watch, where)
+        if clf is None:
+            self.refused += 1
+            return False
+        self.loaded += 1
+        try:
+            if self.loaded % self.n_predicting:
+                assert_predicts(clf)
+            else:
+                self.trained += 1
+                assert_works(clf, self.other)
+        except Exception as error:
+            raise AssertionError(f"use of {where}") from error
+        return True
+
+    def record(self, campaign, **more):
+        counts = {"files": self.refused + self.loaded, "refused": self.refused}
+        campaign.record(**counts, trained_further=self.trained, **more)
+
+
+@pytest.fixture
+def count(watch, tmp_path, campaign):
+    return Count(watch, tmp_path, campaign.choose(N_PREDICTING, N_PREDICTING_LONG))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the size of the process from /proc")
 # A file may have lost what a warning tells of, such as a device; large numbers diverge.
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("portion", range(N_PORTIONS))
 @pytest.mark.parametrize(("name", "options"), SAVED.items(), ids=SAVED)
 def test_a_mutated_file_is_refused_in_words_or_works(
-    make_clf, tmp_path, limited_memory, campaign, name, options
+    make_clf, count, limited_memory, campaign, name, options, portion
 ):
-    path, other = tmp_path / "mutated.safetensors", tmp_path / "again.safetensors"
-    data = save_one(make_clf, path, **options)
-    assert_works(MLPDiskClassifier.load(path), other)
-    n_refused = n_loaded = 0
+    data = save_one(make_clf, count.path, **options)
+    # What is imported only when it is needed has been imported then.
+    assert_works(MLPDiskClassifier.load(count.path), count.other)
     limited_memory()
-    for number in range(campaign.choose(N_FILES, N_FILES_LONG)):
+    n_files = campaign.choose(N_FILES, N_FILES_LONG)
+    for number in range(portion * n_files, (portion + 1) * n_files):
         rng = random.Random(f"{name} {campaign.seed} {number}")
-        [change] = rng.choices([*CHANGES], [*CHANGES.values()])
-        changed = change(rng, data)
-        path.write_bytes(changed)
+        change, changed = mutate(rng, data)
         where = f"{name} {campaign.seed} {number}, {change.__name__}"
-        try:
-            clf = MLPDiskClassifier.load(path)
-        except ValueError as error:
-            n_refused += 1
-            if str(path) not in str(error):
-                pytest.fail(f"{where}: {error}")
-            continue
-        except Exception as error:
-            raise AssertionError(f"load of {where}") from error
-        n_loaded += 1
+        is_loaded = count.load(changed, where)
         # Bytes that the checksum does not protect are not there.
-        assert change is not change_bytes_only or changed == data, where
+        assert not is_loaded or change is not change_bytes_only or changed == data, where
+    assert count.refused > count.loaded > 0
+    count.record(campaign)
+
+
+@contextlib.contextmanager
+def follow(ways):
+    """Add to a set the pairs of lines of the files that check, run one after the other."""
+
+    def follow_call(frame, event, arg):
+        name, last = frame.f_code.co_filename, None
+        if name not in FOLLOWED:
+            return None
+
+        def follow_line(frame, event, arg):
+            nonlocal last
+            ways.add((name, last, frame.f_lineno))
+            last = frame.f_lineno
+            return follow_line
+
+        return follow_line
+
+    before = sys.gettrace()
+    sys.settrace(follow_call)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def mutate_again(rng, data):
+    """Mutate a file that may be one already, and then cannot always be taken apart."""
+    try:
+        return mutate(rng, data)[1]
+    except Exception:
+        return change_bytes_and_seal(rng, data)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_mutated_on_and_on_along_new_ways_is_refused_in_words_or_works(
+    make_clf, count, campaign
+):
+    known, ways = [], set()
+    for options in SAVED.values():
+        known.append(save_one(make_clf, count.path, **options))
+        with follow(ways):
+            MLPDiskClassifier.load(count.path)
+    n_begun = len(ways)
+    for number in range(campaign.choose(N_FOLLOWED, N_FOLLOWED_LONG)):
+        rng = random.Random(f"{campaign.seed} {number}")
+        changed = mutate_again(rng, rng.choice(known))
+        n_before = len(ways)
+        with follow(ways):
+            count.load(changed, f"{campaign.seed} {number}")
+        # Those that led to lines in a new order are mutated further.
+        if len(ways) > n_before and len(changed) < LARGEST_FOLLOWED:
+            known.append(changed)
+    assert len(ways) > n_begun
+    count.record(campaign, ways=len(ways))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_asks_for_memory_in_proportion_to_its_size(make_clf, watch, tmp_path, campaign):
+    path = tmp_path / "large.safetensors"
+    data = save_one(make_clf, path, optimizer="adam", fused=False)
+    MLPDiskClassifier.load(path)
+    n_files, ratios = campaign.choose(N_MEASURED, N_MEASURED_LONG), []
+    for number in range(n_files):
+        rng = random.Random(f"{campaign.seed} {number}")
+        metadata, description, tensors, content = unpack(data)
+        parent, key = rng.choice(find_places(description))
+        item = rng.choice(SMALL_TEXTS)
+        n_bytes = rng.randrange(10_000, campaign.choose(50_000, 500_000))
+        parent[key] = "MANY"
+        many = f"[{','.join([item] * (n_bytes // (len(item) + 1)))}]"
+        path.write_bytes(pack(metadata, description, tensors, content, {"MANY": many}))
+        tracemalloc.start()
         try:
-            assert_works(clf, other)
-        except Exception as error:
-            raise AssertionError(f"use of {where}") from error
-    assert n_refused > n_loaded > 0
-    campaign.record(files=n_refused + n_loaded, refused=n_refused)
+            with contextlib.suppress(ValueError):
+                MLPDiskClassifier.load(path)
+            n_most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        n_bytes = path.stat().st_size
+        where = f"{campaign.seed} {number}: {item} in {key}, {n_most} bytes for {n_bytes}"
+        assert n_most < MOST_BYTES_FOR_BYTE * n_bytes + MOST_BYTES_FOR_NOTHING, where
+        ratios.append(n_most / n_bytes)
+    campaign.record(files=n_files, largest_ratio_of_memory_to_size=max(ratios))

@@ -488,6 +488,14 @@ BAD_OPTIONS = [
         {"optimizer": torch.optim.LBFGS, "weight_decay": 0.1},
         "no argument .weight_decay., which is 0.1",
     ),
+    *(
+        (
+            {"optimizer": optimizer, "optimizer_params": {"history_size": size}},
+            f"do not suit .*history_size must be an int of at least 1. Got {size}",
+        )
+        for optimizer in ("lbfgs", torch.optim.LBFGS)
+        for size in (0, -1, 5.0)
+    ),
     ({"optimizer_params": {"betas": (0, 0)}}, "SGD has no argument 'betas', .* It has: lr, mom"),
     ({"optimizer_params": {"lr": 0.1}}, "lr is a parameter of the classifier itself"),
     ({"optimizer_params": {"momentum": 0.1}}, "momentum is a parameter of the classifier itself"),
@@ -583,6 +591,19 @@ def test_memory_begins_anew_where_an_option_asks_for_other_memory(
         other.set_params(optimizer_params={option: after}).partial_fit(*disk)
         for ours, theirs in zip(get_weights(clf), get_weights(other), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("optimizer", ["lbfgs", torch.optim.LBFGS])
+@pytest.mark.parametrize("size", [2, 20])
+def test_lbfgs_goes_on_with_a_shorter_or_longer_history(make_clf, disk, optimizer, size):
+    params = {"optimizer": optimizer, "lr": 0.1, "optimizer_params": {"history_size": 5}}
+    clf = make_clf(**params).fit(*disk).set_params(optimizer_params={"history_size": size})
+    for _ in range(10):
+        clf.partial_fit(*disk)
+    [group] = clf.net_.optimizer_.param_groups
+    memory = clf.net_.optimizer_.state[group["params"][0]]
+    assert len(memory["old_dirs"]) <= len(memory["al"]) == group["history_size"] == size
 
 
 @pytest.mark.parametrize("momentum", [0.5, 0.99])

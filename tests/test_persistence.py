@@ -6,9 +6,7 @@ import io
 import json
 import os
 import pickle
-import random
 import resource
-import stat
 from pathlib import Path
 
 import joblib
@@ -305,16 +303,6 @@ def test_a_file_takes_the_place_of_an_earlier_one(make_clf, disk, path, monkeypa
     assert MLPDiskClassifier.load(path).n_iter_ == 2
 
 
-def test_a_link_stays_and_others_may_read_the_file(make_clf, disk, path):
-    link = path.with_name("link")
-    link.symlink_to(path)
-    make_clf().fit(*disk).save(link)
-    assert link.is_symlink()
-    ordinary = path.with_name("ordinary")
-    ordinary.touch()
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
-
-
 def test_a_subclass_loads_itself_and_the_global_generators_are_left_alone(make_clf, disk, path):
     class Mine(MLPDiskClassifier):
         pass
@@ -454,31 +442,8 @@ def test_what_callbacks_recorded_is_kept_or_named(make_clf, disk, path):
 
 
 DATA = Path(__file__).parent / "data"
-GOLDEN = {
-    "adam": (
-        ["inside", "outside"],
-        [0.69162244, 0.70369527, 0.68859416, 0.67568916, 0.72583729],
-        [0.84840273, 0.66942147, 0.66805176, 0.64581805],
-    ),
-    "sgd": (
-        ["inside", "outside"],
-        [0.51138502, 0.51219749, 0.51227069, 0.51291949, 0.51497597],
-        [0.72380467, 0.70289413, 0.69837057, 0.69634932],
-    ),
-    "kernel": (
-        ["inside", "outside"],
-        [0.20534376, 0.20534376, 0.22135302, 0.56281803, 0.3459531],
-        [0.69276114, 0.61690656, 0.56741472, 0.54443696],
-    ),
-    # Several labels a row.
-    "labels": (
-        [0, 1, 2],
-        [0.4596805, 0.50455508, 0.41031617, 0.38891599, 0.55530301],
-        [2.02381719, 1.92572449, 1.73649219, 1.5363871],
-    ),
-}
-
-
+# What the estimators of the files predicted and had for losses when they were saved.
+GOLDEN = json.loads((DATA / "predictions.json").read_text())
 FILES = sorted(path.stem for path in DATA.glob("*.safetensors"))
 
 
@@ -489,12 +454,14 @@ def test_there_is_a_file_of_every_version():
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_every_version_are_read(disk, name):
-    classes, proba, losses = GOLDEN[name.split("_")[-1]]
+    expected = GOLDEN[name.split("_")[-1]]
     clf = MLPDiskClassifier.load(DATA / f"{name}.safetensors")
+    assert clf.classes_.tolist() == expected["classes"]
+    np.testing.assert_allclose(clf.loss_curve_, expected["losses"], atol=1e-6)
+    rows = pd.DataFrame(GOLDEN["rows"], columns=["width", "height"])
+    # Another CPU adds up in another order, in float32.
+    np.testing.assert_allclose(clf.predict_proba(rows), expected["probabilities"], atol=1e-6)
     X = pd.DataFrame(disk[0], columns=["width", "height"])
-    np.testing.assert_allclose(clf.predict_proba(X[:5])[:, 0], proba, atol=1e-6)
-    np.testing.assert_allclose(clf.loss_curve_, losses, atol=1e-6)
-    assert clf.classes_.tolist() == classes
     assert (clf.hidden_layer_sizes, clf.lr, clf.max_epochs) == ((4, 3), 0.1, 4)
     labels = clf.predict(X)
     assert (labels.shape, clf.score(X, labels)) == ((200, 3) if "labels" in name else (200,), 1)
@@ -719,38 +686,6 @@ def test_a_place_for_no_file_is_left_as_it_is(make_clf, disk, path, make, error,
     assert set(path.parent.iterdir()) <= {path}
 
 
-def test_a_file_that_may_not_be_written_is_left_as_it_is(make_clf, disk, path, monkeypatch):
-    path.touch()
-    # Root may write everything.
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(PermissionError, match=f"Permission denied: '{path}'"):
-        make_clf().fit(*disk).save(path)
-    assert path.read_bytes() == b""
-
-
-def test_a_full_disk_leaves_the_earlier_file(make_clf, disk, path):
-    clf = make_clf().fit(*disk)
-    clf.save(path)
-    before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=f"File too large: '{path}'"):
-            clf.save(path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(path.parent.iterdir()) == [path]
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("mode", [0o600, 0o664, 0o755], ids=oct)
-def test_a_file_that_is_replaced_keeps_its_mode(make_clf, disk, path, mode):
-    path.touch()
-    path.chmod(mode)
-    make_clf().fit(*disk).save(path)
-    assert stat.S_IMODE(path.stat().st_mode) == mode
-
-
 def test_a_device_that_is_not_here_becomes_the_cpu(make_clf, disk, path):
     clf = make_clf().fit(*disk)
     clf.set_params(device="cuda:99").save(path)
@@ -864,6 +799,13 @@ HOSTILE = {
         "100000 names are there for 2 features",
     ),
     "large int": (["params", "max_epochs"], 10**400, "an int of more than 64 bits"),
+    # All multiples of 2**61 - 1 have one hash: a dict of many would take hours. None is made.
+    "slow ints": (
+        ["params", "class_weight"],
+        {"$dict": [[2**70, 1], "no pair"]},
+        "an int of more than 64 bits",
+    ),
+    "long words": (["params", "class_weight"], ["a"] * 100_000, "class_weight.* [.][.][.] "),
     "deep": (["params", "class_weight"], nest(100), "more than 20 levels deep"),
     "very deep": (["params", "class_weight"], nest(100_000), "RecursionError"),
     "slow keys": (["params", "class_weight"], {"$dict": [[nest(1), 1]]}, "a key is no key"),
@@ -1063,109 +1005,77 @@ def test_wrong_content_is_refused_in_words(make_clf, disk, path, place, value, m
         MLPDiskClassifier.load(path)
 
 
+def shorten_buffer(memory, settings):
+    memory["al"] = memory["al"][:1]
+
+
+def lengthen_history(memory, settings):
+    settings["history_size"] = 10**4
+
+
+def lose_a_product(memory, settings):
+    memory["ro"] = memory["ro"][1:]
+
+
+def shrink_history(memory, settings):
+    settings["history_size"] = 2
+
+
+def put_text(memory, settings):
+    memory["al"] = "text"
+
+
+def hide_memory(memory, settings):
+    # A gradient of 1 is so small then that a step ends before it looks at anything.
+    settings["tolerance_grad"] = 1.0
+    memory["H_diag"] = "text"
+
+
+def widen_a_step(memory, settings):
+    memory["old_stps"][0] = [0.5] * 3
+
+
+def widen_a_number(memory, settings):
+    memory["H_diag"] = [0.5, 0.5]
+
+
+def lose_a_number(memory, settings):
+    del memory["H_diag"]
+
+
+LBFGS_CHANGES = {
+    shorten_buffer: "LBFGS has no places for a history_size of 4",
+    lengthen_history: "LBFGS has no places for a history_size of 10000",
+    put_text: "LBFGS has no places for",
+    lose_a_product: "are not as long as a history_size of 4 allows",
+    shrink_history: "are not as long as a history_size of 2 allows",
+    widen_a_step: "the shapes of all weights and of numbers",
+    widen_a_number: "the shapes of all weights and of numbers",
+    lose_a_number: "the memories of LBFGS lack H_diag",
+    hide_memory: "the shapes of all weights and of numbers",
+}
+
+
+@pytest.mark.parametrize(("change", "match"), LBFGS_CHANGES.items(), ids=lambda x: str(x)[:30])
+def test_what_only_later_steps_of_lbfgs_use_is_checked(make_clf, disk, path, change, match):
+    params = {"optimizer": torch.optim.LBFGS, "optimizer_params": {"history_size": 4}}
+    make_clf(**params).fit(*disk).save(path)
+
+    def change_file(metadata, description):
+        [settings] = description["state"]["groups"]
+        change(description["state"]["optimizer"][0], settings)
+
+    rewrite(path, change_file)
+    with pytest.raises(ValueError, match=f"{path} is marked .*({match}|nothing is known of the)"):
+        MLPDiskClassifier.load(path)
+
+
 @pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "step", "max_exp_avg_sq"])
 def test_what_the_optimizer_needs_must_be_there(make_clf, disk, path, name):
     clf = make_clf(optimizer="adam", optimizer_params={"amsgrad": True}, fused=False).fit(*disk)
     del clf.net_.optimizer_.state[clf.net_.optimizer_.param_groups[0]["params"][2]][name]
     with pytest.raises(ValueError, match=f"would not give this .* again .*{name}"):
         clf.save(path)
-
-
-VALUES = [
-    *(None, True, 0, 1, -1, 3, 1.5, -0.5, 1e39, float("nan"), float("inf"), 2**63, 10**30),
-    *("", "x", "auto", "adam", "<i8", "|O", "|b1", "<U3", "strong_wolfe", [], {}, [1], [[]]),
-    *(["a", "b"], [0, 1], [1, 0], [0.5, 0.5], {"a": 1}, {"$tuple": []}, {"$tuple": [0.9, 0.9]}),
-    *({"$tuple": ["a"]}, {"$dict": [[1, 2]]}, {"$optimizer": "Adam"}, {"$optimizer": "LBFGS"}),
-    *({"$optimizer": "SparseAdam"}, {"$tensor": "state.parameters.0"}, {"$x": 1}),
-]
-
-
-def find_places(value):
-    """List all pairs (container, key) of a description."""
-    places = []
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, item in items:
-        places.append((value, key))
-        if isinstance(item, dict | list):
-            places += find_places(item)
-    return places
-
-
-def mutate_tensor(rng, tensor):
-    flat = tensor.flatten()
-    return rng.choice(
-        [
-            tensor.double(),
-            tensor.to(torch.uint8),
-            flat,
-            flat[:-1],
-            tensor[None],
-            torch.zeros(10**6, 0, dtype=tensor.dtype),
-            torch.cat([flat, flat]),
-            -1 - tensor,
-            torch.full_like(tensor, 255 if tensor.dtype == torch.uint8 else torch.nan),
-        ]
-    )
-
-
-def mutate(rng, description, tensors):
-    for _ in range(rng.choice([1, 1, 2])):
-        if rng.random() < 0.25:
-            name = rng.choice(sorted(tensors))
-            tensors[name] = mutate_tensor(rng, tensors[name])
-            continue
-        # Most places are in the history and in names of tensors, which are much alike.
-        places = [(parent, key) for parent, key in find_places(description) if key != "$tensor"]
-        of_rows = {id(row) for row in description.get("history") or []}
-        others = [place for place in places if id(place[0]) not in of_rows]
-        parent, key = rng.choice(places if rng.random() < 0.1 else others)
-        if rng.random() < 0.25:
-            del parent[key]
-        elif rng.random() < 0.2:
-            other, other_key = rng.choice(places)
-            parent[key] = copy.deepcopy(other[other_key])
-        else:
-            parent[key] = copy.deepcopy(rng.choice(VALUES))
-
-
-MUTATED = {
-    "sgd": {"lr_schedule": "cosine", "momentum": 0.9, "clip_grad_norm": 1.0},
-    "adam": {"optimizer": "adam", "dropout": (0.1,), "class_weight": {"in": 2.0, "out": 1}},
-    "RMSprop": {"optimizer": torch.optim.RMSprop, "early_stopping": True},
-    "LBFGS": {"optimizer": torch.optim.LBFGS, "optimizer_params": {"max_iter": 2}},
-}
-
-
-# What is wrong may warn when the training goes on: large numbers diverge.
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("params", MUTATED.values(), ids=MUTATED)
-def test_a_mutated_file_is_refused_or_goes_on(make_clf, disk, path, params):
-    rows = pd.DataFrame(disk[0][:40], columns=["width", "height"])
-    make_clf(**params).fit(rows, np.array(["in", "out"])[disk[1][:40]]).save(path)
-    data = path.read_bytes()
-    metadata = check_file(data, path)
-    loaded, errors = [], []
-    for seed in range(100):
-        description, tensors = json.loads(metadata["estimator"]), safetensors.torch.load(data)
-        mutate(random.Random(seed), description, tensors)
-        changed = {**metadata, "estimator": json.dumps(description)}
-        path.write_bytes(pack(changed, tensors))
-        try:
-            clf = MLPDiskClassifier.load(path)
-        except ValueError as error:
-            errors.append((str(path), error))
-            continue
-        loaded.append(clf)
-        X = rows if hasattr(clf, "feature_names_in_") else rows.to_numpy()
-        assert np.isfinite(clf.predict_proba(X)).all(), seed
-        assert len(clf.history_) == clf.n_iter_, seed
-        try:
-            clf.partial_fit(X, np.resize(clf.classes_, len(X)))
-        except ValueError as error:
-            # As after set_params(hidden_layer_sizes=...).
-            errors.append(("go on with the network of the earlier fit", error))
-    assert [error for text, error in errors if text not in str(error)] == []
-    assert 0 < len(loaded) < 50
 
 
 def test_nothing_is_unpickled(make_clf, disk, path, monkeypatch):

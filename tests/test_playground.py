@@ -70,6 +70,12 @@ for (const hash of process.argv.slice(2)) {
 }
 """
 
+READ_AND_WRITE = """
+for (const hash of process.argv.slice(2)) {
+  console.log(JSON.stringify(writeSetting(readSetting(hash))));
+}
+"""
+
 
 def run_python(code):
     """Run the lines that the page shows; return what they name."""
@@ -222,6 +228,18 @@ for (const hash of process.argv.slice(2)) {
     assert fresh_right[few] < right[few]
     gap = "hidden=8-8&momentum=0.9&data=gap"
     assert fresh_right[gap] < 0.97 < right[gap] == 1
+
+
+@needs_node
+def test_the_pages_of_the_lesson_lead_to_settings_that_there_are():
+    pages = (PLAYGROUND.parent / "docs" / "lesson").glob("*.rst")
+    links = [
+        address
+        for page in pages
+        for address in re.findall(r"playground/index\.html#([^>]*)>`", page.read_text())
+    ]
+    assert len(links) >= 3
+    assert run_in_node(READ_AND_WRITE, *links) == links
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -5,6 +5,8 @@
 
 import functools
 import importlib.util
+import json
+import re
 import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +44,8 @@ SEARCHES = {
     "learning_rate_init": "guide/coming_from_mlpclassifier.html",
     "iterator_train": "guide/coming_from_skorch.html",
     "EarlyStopping": "guide/coming_from_keras.html",
+    "unexpected keyword argument alpha": "guide/errors.html",
+    "fused_reason_": "guide/how_it_works.html",
 }
 
 
@@ -137,3 +141,24 @@ def test_search_finds(open_tab, address, words):
     found = tab.locator("#search-results li a").evaluate_all("links => links.map(a => a.href)")
     assert any(SEARCHES[words] in link for link in found), found
     assert faults == []
+
+
+@pytest.mark.parametrize("page", ["mlpclassifier", "skorch", "keras"])
+def test_the_search_knows_every_old_name(page):
+    from sphinx.search.en import SearchEnglish
+
+    index = (SITE / "searchindex.js").read_text()
+    index = json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))
+    number = index["docnames"].index(f"guide/coming_from_{page}")
+    source = SITE.parents[1] / "docs" / "guide" / f"coming_from_{page}.md"
+    cells = [row.split("|")[1] for row in source.read_text().splitlines() if row[:3] == "| `"]
+    codes = " ".join(code for cell in cells for code in re.findall("`(.+?)`", cell))
+    names = set(re.findall(r"[a-zA-Z_]\w{2,}", codes))
+    stem = SearchEnglish({}).stem
+
+    def is_found(name):
+        documents = index["terms"].get(stem(name.lower()), [])
+        return number == documents or (isinstance(documents, list) and number in documents)
+
+    assert names
+    assert [name for name in sorted(names) if not is_found(name)] == []

@@ -104,6 +104,8 @@ def _try_step(cls, arguments):
     parameters = [torch.zeros(shape, requires_grad=True) for shape in ((2, 3), (2,))]
     try:
         optimizer = cls(parameters, **arguments)
+        if issubclass(cls, torch.optim.LBFGS):
+            check_history_size(optimizer.param_groups[0]["history_size"])
         for p in parameters:
             p.grad = torch.zeros_like(p)
         optimizer.step(lambda: torch.zeros(()))
@@ -112,6 +114,12 @@ def _try_step(cls, arguments):
             f"lr={arguments['lr']!r} or optimizer_params do not suit {cls.__name__}, or that does "
             f"not suit the network: {error}"
         ) from error
+
+
+def check_history_size(size):
+    """Check how many steps L-BFGS is to remember, which it looks at after some of them only."""
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"history_size must be an int of at least 1. Got {size!r}.")
 
 
 class LearningRates:

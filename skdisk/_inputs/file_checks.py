@@ -21,7 +21,7 @@ import torch
 from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes
 from .._training.state import load_optimizer
-from .choices import resolve_device
+from .choices import check_history_size, resolve_device
 from .parameters import expect
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
@@ -41,6 +41,8 @@ MEMORY = {
     torch.optim.Adam: MOMENTS,
     torch.optim.AdamW: MOMENTS,
 }
+# What torch's L-BFGS remembers after a step.
+LBFGS_MEMORY = ("d", "t", "old_dirs", "old_stps", "ro", "H_diag", "prev_flat_grad", "prev_loss")
 
 # float64 has all counts up to here, and whatever is added by training on, the kernel's ints have.
 MOST = 2**53
@@ -99,16 +101,14 @@ def check_table(values, table, what):
     validate_parameter_constraints(table, values, f"{what} in the file")
 
 
-def check_plain(value, depth=MAX_DEPTH):
-    """Check that a description is not too deep, and that its ints have at most 64 bits."""
+def check_depth(value, depth=MAX_DEPTH):
+    """Check that a description is not too deep."""
     expect(depth > 0, f"lists and dicts lie within each other more than {MAX_DEPTH} levels deep")
     if isinstance(value, dict | list | tuple):
         for item in value:
-            check_plain(item, depth - 1)
+            check_depth(item, depth - 1)
         if isinstance(value, dict):
-            check_plain([*value.values()], depth)
-    elif isinstance(value, int):
-        expect(-(2**63) <= value < 2**64, "there is an int of more than 64 bits")
+            check_depth([*value.values()], depth)
 
 
 def check_parameters(estimator):
@@ -302,11 +302,39 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     # The step that compares all shapes.
     group.update({name: False for name in ("foreach", "fused") if name in group})
     if issubclass(cls, torch.optim.LBFGS):
-        expect(group["history_size"] <= MAX_HISTORY_SIZE, "the history_size of LBFGS is too large")
-        group.update({name: min(group[name], 2) for name in ("max_iter", "max_eval")})
+        n_weights = sum(p.numel() for p in parameters)
+        _check_lbfgs(optimizer.state.get(parameters[0], {}), group["history_size"], n_weights)
+        # A step is short, but not so short that it ends before it uses the memories.
+        limits = {"max_iter": 2, "max_eval": 2, "tolerance_grad": 0.0}
+        group.update({name: min(group[name], limit) for name, limit in limits.items()})
     for p in parameters:
         p.grad = torch.ones_like(p)
     optimizer.step(lambda: torch.tensor(1.0))
+
+
+def _check_lbfgs(memory, size, n_weights):
+    """Check what L-BFGS remembers: which part of it a step uses depends on the gradients."""
+    check_history_size(size)
+    expect(size <= MAX_HISTORY_SIZE, "the history_size of LBFGS is too large")
+    places = memory.get("al", [])
+    is_right = isinstance(places, list) and ("al" not in memory or len(places) >= size)
+    expect(is_right, f"LBFGS has no places for a history_size of {size}")
+    if not memory.get("n_iter"):
+        # It begins anew.
+        return
+    check_names(memory, LBFGS_MEMORY, memory, "the memories of LBFGS")
+    lists = [memory[name] for name in ("old_dirs", "old_stps", "ro")]
+    expect(all(isinstance(items, list) for items in lists), "a memory of LBFGS is no list")
+    gradients, steps, products = lists
+    is_right = len(gradients) == len(steps) == len(products) <= size
+    expect(is_right, f"the memories of LBFGS are not as long as a history_size of {size} allows")
+    vectors = [memory["d"], memory["prev_flat_grad"], *gradients, *steps]
+    is_right = all(torch.is_tensor(value) and value.shape == (n_weights,) for value in vectors)
+    numbers = [memory["t"], memory["H_diag"], *products]
+    is_right = is_right and all(
+        isinstance(n, Real) or (torch.is_tensor(n) and n.ndim == 0) for n in numbers
+    )
+    expect(is_right, "the memories of LBFGS have not the shapes of all weights and of numbers")
 
 
 def _check_numbers(value, what):

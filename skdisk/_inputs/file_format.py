@@ -19,9 +19,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import uuid
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -30,11 +32,18 @@ from safetensors.numpy import save as save_arrays
 from .._training.optimizers import find_optimizer, is_known
 from .parameters import expect
 
+try:
+    import fcntl
+except ImportError:
+    # On Windows, where no file is replaced while it is open, and none has an owner like these.
+    fcntl = None
+
 FORMAT = "skdisk.MLPDiskClassifier"
 # Version 1 also has the result schedule_start_; up to version 2, the settings are a net's, and the
 # memory of the optimiser is always the net's; up to version 3, the output is always softmax.
 FORMAT_VERSION = 4
 BLANK = "0" * 64
+TEMPORARY = re.compile(r"\.skdisk-[0-9a-f]{32}")
 
 
 def encode(value, arrays, *place):
@@ -88,6 +97,13 @@ def decode(arrays, value):
     return find_optimizer(content)
 
 
+def decode_int(digits):
+    """Read an int of the JSON; many of more than 64 bits could be made to have one hash."""
+    number = int(digits)
+    expect(-(2**63) <= number < 2**64, "there is an int of more than 64 bits")
+    return number
+
+
 def keep(values):
     """Keep those values of a dict that can be written to a file."""
     kept = {}
@@ -122,9 +138,10 @@ def check_file(data, path):
         )
     number = str(metadata.get("format_version"))[:20]
     if number.isdecimal() and int(number) > FORMAT_VERSION:
+        writer = str(metadata.get("skdisk_version"))[:20]
         raise ValueError(
             f"{path} has format version {number}, while skdisk {version('skdisk')} reads versions "
-            f"up to {FORMAT_VERSION}. It was saved by skdisk {metadata.get('skdisk_version')}: "
+            f"up to {FORMAT_VERSION}. It was saved by skdisk {writer}: "
             "upgrade skdisk to that version."
         )
     checksum = metadata.get("sha256")
@@ -147,23 +164,86 @@ def replace_file(path, data):
     if path.is_symlink():
         # All links have been followed, but for one that leads back to itself.
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    is_there = path.exists()
-    if is_there and not path.is_file():
-        raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
-    if is_there and not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    temporary = path.with_name(f".skdisk-{uuid.uuid4().hex}")
+    earlier, mode = None, 0o666
+    if path.exists():
+        if not path.is_file():
+            raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
+        # Only opening it tells whether, and why, it may not be written.
+        path.open("r+b").close()
+        # Before it has the group of the earlier one, nobody but its owner may read the new file.
+        earlier, mode = path.stat(), 0o600
+    _remove_left_over(path.parent)
+    temporary = _name_beside(path)
+    # Removed twice: an interrupt may end the first one.
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if is_there:
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        os.replace(temporary, path)
-    except OSError as error:
-        # Nobody knows the temporary file.
-        error.filename, error.filename2 = str(path), None
-        raise
+        try:
+            file = _create(temporary, mode)
+            while not _lock(file):
+                file.close()
+                temporary = _name_beside(path)
+                file = _create(temporary, mode)
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                if fcntl is None:
+                    file.close()
+                if earlier is not None:
+                    _give(temporary, earlier)
+                os.replace(temporary, path)
+        except OSError as error:
+            # Nobody knows the temporary file.
+            error.filename, error.filename2 = str(path), None
+            raise
+        finally:
+            _remove(temporary)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _name_beside(path):
+    return path.with_name(f".skdisk-{uuid.uuid4().hex}")
+
+
+def _create(path, mode):
+    return open(path, "xb", opener=partial(os.open, mode=mode))
+
+
+def _lock(file):
+    """Lock a new file, and tell whether it is there: before, it looks as if it were left over."""
+    if fcntl is not None:
+        # Not all network drives have locks.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+    return os.path.exists(file.name)
+
+
+def _remove(path):
+    # It may not be there; and no error is to take the place of one before.
+    with suppress(OSError):
+        path.unlink()
+
+
+def _give(path, earlier):
+    """Give a file the mode of an earlier one, and as far as that is allowed owner and group."""
+    if fcntl is not None:
+        for owner, group in ((earlier.st_uid, -1), (-1, earlier.st_gid)):
+            with suppress(OSError):
+                os.chown(path, owner, group)
+    path.chmod(stat.S_IMODE(earlier.st_mode))
+
+
+def _remove_left_over(folder):
+    """Remove temporary files that nobody has locked: a process was killed that wrote them."""
+    if fcntl is None:
+        return
+    # Whatever cannot be listed, locked or removed stays.
+    with suppress(OSError):
+        for name in filter(TEMPORARY.fullmatch, os.listdir(folder)):
+            with suppress(OSError):
+                descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(folder / name)
+                finally:
+                    os.close(descriptor)

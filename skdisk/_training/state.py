@@ -19,6 +19,8 @@ from .net import OF_MODULE, OF_OUTPUT, DiskNet, without_batches
 
 # Options by whose being on or off torch's optimisers remember more of a parameter, or less.
 OPTIONS_OF_MEMORY = ("momentum", "amsgrad", "centered")
+# An option that is the length of what L-BFGS remembers.
+SIZE_OF_MEMORY = "history_size"
 
 
 class Settings(NamedTuple):
@@ -147,7 +149,8 @@ def go_on(earlier, before, settings):
 
 def _describe_memory(settings):
     arguments = settings.optimizer_arguments
-    return settings.optimizer, [bool(arguments.get(name)) for name in OPTIONS_OF_MEMORY]
+    is_on = [bool(arguments.get(name)) for name in OPTIONS_OF_MEMORY]
+    return settings.optimizer, is_on, arguments.get(SIZE_OF_MEMORY)
 
 
 def make_net(settings, state, earlier=None):
