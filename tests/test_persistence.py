@@ -636,9 +636,18 @@ def test_a_path_has_many_types(make_clf, disk, path, make):
 
 
 @pytest.mark.parametrize("method", ["save", "load"])
-@pytest.mark.parametrize("path", [3, None], ids=repr)
-def test_what_is_no_path_is_python_s_own_error(make_clf, disk, method, path):
-    with pytest.raises(TypeError, match=r"expected str, bytes or os\.PathLike object, not"):
+@pytest.mark.parametrize(
+    ("path", "error", "match"),
+    [
+        (3, TypeError, r"path must be a str, bytes or os\.PathLike. Got 3"),
+        (None, TypeError, r"path must be a str, bytes or os\.PathLike. Got None"),
+        ("a\0b", ValueError, r"path must have no null character.* Got 'a\\x00b'"),
+        (b"\0", ValueError, "path must have no null character"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_path_is_refused(make_clf, disk, method, path, error, match):
+    with pytest.raises(error, match=match):
         getattr(make_clf().fit(*disk), method)(path)
 
 

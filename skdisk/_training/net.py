@@ -178,6 +178,10 @@ class DiskNet(NeuralNetClassifier):
         if isinstance(self.optimizer_, torch.optim.LBFGS) and not loss.isfinite():
             # L-BFGS tries again and again within a step, and nothing that is NaN ends that.
             self.optimizer_.zero_grad(set_to_none=False)
+            if not any(bool(p.isnan().any()) for p in self.module_.parameters()):
+                # A step that is too long: the line search compares losses, and would fail where
+                # the first is NaN, neither larger nor smaller than the one before.
+                loss = torch.full_like(loss, torch.inf)
         return {"loss": loss, "y_pred": y_pred}
 
     def on_grad_computed(self, net, named_parameters, **kwargs):
