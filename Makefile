@@ -88,7 +88,6 @@ sanitize: .venv/installed ## Run the kernel's tests under address, undefined and
 	cd build/thread && LD_PRELOAD="$(call find_libraries,tsan)" TSAN_OPTIONS=halt_on_error=1 \
 		setarch --addr-no-randomize $(PYTEST) --noconftest $(THREADS_TESTS)
 
-SEED ?= 0
 TIME ?= 3600
 fuzz-kernel: .venv/installed ## Draw a million calls of the kernel; run libFuzzer TIME seconds
 	$(call test_addresses,--long --seed $(SEED) $(BORDER_TESTS))
