@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize fuzz-kernel \
+.PHONY: help demo test test-sets test-oldest test-newest checks fuzz long sanitize fuzz-kernel \
 	coverage bench compare docs dist lint format clean
 
 help: ## List the targets
@@ -47,9 +47,17 @@ test-newest: ## Run the tests with the newest versions that there are, PyTorch a
 checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations (minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
 
+# What the long forms of tests draw with.
+SEED ?= 0
+
+fuzz: .venv/installed ## Make 100,000 drawn calls and 3,000 sequences of them, with SEED=n (minutes)
+	$(BIN)/python -m pytest -n 2 --long --seed $(SEED) tests/test_fuzz.py \
+		tests/test_sequences.py
+
 long: .venv/installed ## Interrupt fits everywhere, load a million mutated files (hours)
-	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py \
-		tests/test_saving.py
+	$(BIN)/python -m pytest -n 2 --long --seed $(SEED) -m "long or not long" $(addprefix tests/test_,\
+		extremes.py interrupts.py load.py mutated_files.py reproducibility.py saving.py \
+		shared_estimators.py signals.py)
 
 # The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
 # for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose
@@ -80,7 +88,6 @@ sanitize: .venv/installed ## Run the kernel's tests under address, undefined and
 	cd build/thread && LD_PRELOAD="$(call find_libraries,tsan)" TSAN_OPTIONS=halt_on_error=1 \
 		setarch --addr-no-randomize $(PYTEST) --noconftest $(THREADS_TESTS)
 
-SEED ?= 0
 TIME ?= 3600
 fuzz-kernel: .venv/installed ## Draw a million calls of the kernel; run libFuzzer TIME seconds
 	$(call test_addresses,--long --seed $(SEED) $(BORDER_TESTS))

@@ -12,10 +12,12 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "kernel.h"
 
-#define MOST_LAYERS 1000000
+#define MOST_LAYERS           1000000
+#define SECONDS_BETWEEN_LOOKS 0.05
 
 static const char *const INSTRUCTION_SETS[] = {"base", "avx2", "avx512", "neon"};
 static const char *const ACTIVATIONS[] = {"relu", "tanh", "logistic", "identity", "leaky_relu",
@@ -537,6 +539,45 @@ static PyObject *make_losses(const Epochs *epochs, int64_t batch_size) {
     return PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)n_bytes);
 }
 
+/* ------------------------------------------------------------------------------------- signals */
+
+/* A call that has let go of the GIL. */
+typedef struct {
+    PyThreadState *thread;
+    double looked_at; /* when it had the GIL last */
+} Call;
+
+static double read_clock(void) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static Call leave_python(void) {
+    Call call = {.looked_at = read_clock()};
+    call.thread = PyEval_SaveThread();
+    return call;
+}
+
+/* Let Python's handlers of signals run; returns false, and an exception, where one raises. */
+static bool answer_signals(void *caller) {
+    Call *call = caller;
+    /* A clock that was set back is no reason to wait. */
+    if (fabs(read_clock() - call->looked_at) < SECONDS_BETWEEN_LOOKS) return true;
+    PyEval_RestoreThread(call->thread);
+    bool goes_on = !PyErr_CheckSignals();
+    *call = leave_python();
+    return goes_on;
+}
+
+/* Say for what there was no memory. */
+static PyObject *fail_memory(const CheckedNetwork *checked, int64_t n_rows) {
+    return PyErr_Format(PyExc_MemoryError,
+                        "Unable to allocate what a network of %lld parameters takes for %lld "
+                        "rows.",
+                        (long long)checked->n_parameters, (long long)n_rows);
+}
+
 /* ------------------------------------------------------------------------------- the functions */
 
 static PyObject *finish(Arrays *arrays, PyObject *result) {
@@ -614,12 +655,17 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     float *room = (float *)(void *)PyByteArray_AsString(losses);
     state.parameters = checked.parameters;
     int64_t n_done;
-    Status status;
-    Py_BEGIN_ALLOW_THREADS status = kernel_train(checked.set, &checked.network, &settings, &data,
-                                                 &epochs, &state, room, &n_done);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) {
+    Call call = leave_python();
+    const Watch watch = {answer_signals, &call};
+    Status status = kernel_train(checked.set, &checked.network, &settings, &data, &epochs, &watch,
+                                 &state, room, &n_done);
+    PyEval_RestoreThread(call.thread);
+    if (status == INTERRUPTED || status == NO_MEMORY) {
         Py_DECREF(losses);
-        return finish(&arrays, PyErr_NoMemory());
+        if (status == INTERRUPTED) return finish(&arrays, NULL);
+        bool is_whole = settings.batch_size > epochs.n_rows;
+        return finish(&arrays,
+                      fail_memory(&checked, is_whole ? epochs.n_rows : settings.batch_size));
     }
     return finish(&arrays, Py_BuildValue("NLOL", losses, (long long)n_done,
                                          status == DIVERGED ? Py_True : Py_False,
@@ -649,10 +695,15 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
         return finish(&arrays, NULL);
 
     double sums[3];
-    Status status;
-    Py_BEGIN_ALLOW_THREADS status =
-        kernel_evaluate(checked.set, &checked.network, checked.parameters, &data, sums);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
+    Call call = leave_python();
+    const Watch watch = {answer_signals, &call};
+    Status status =
+        kernel_evaluate(checked.set, &checked.network, checked.parameters, &data, &watch, sums);
+    PyEval_RestoreThread(call.thread);
+    if (status == INTERRUPTED) return finish(&arrays, NULL);
+    if (status == NO_MEMORY) {
+        return finish(&arrays, fail_memory(&checked, data.X.n_rows));
+    }
     if (!(sums[1] > 0)) {
         PyErr_SetString(PyExc_ValueError, "row_weights must not all be 0.");
         return finish(&arrays, NULL);
@@ -690,7 +741,8 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
     Status status;
     Py_BEGIN_ALLOW_THREADS status =
         kernel_predict(checked.set, &checked.network, checked.parameters, &X, (Form)form, out);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY)
+        return finish(&arrays, fail_memory(&checked, X.n_rows));
     return finish(&arrays, Py_NewRef(Py_None));
 }
 
@@ -730,7 +782,8 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
     Status status;
     Py_BEGIN_ALLOW_THREADS status =
         kernel_compute_outputs(checked.set, &checked.network, checked.parameters, &X, layer, out);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) return finish(&arrays, PyErr_NoMemory());
+    Py_END_ALLOW_THREADS if (status == NO_MEMORY)
+        return finish(&arrays, fail_memory(&checked, X.n_rows));
     return finish(&arrays, Py_NewRef(Py_None));
 }
 
