@@ -70,6 +70,15 @@ PROMISES = {
             "test_data.py::test_every_container_of_X_gives_the_same_fit",
             "test_sparse.py::test_every_container_gives_the_fit_of_the_dense_rows",
         ],
+        "They do wherever in memory the rows are, and after pickling, saving and loading.": [
+            "test_reproducibility.py::test_what_the_table_promises_has_equal_bits",
+            "test_reproducibility.py::"
+            "test_another_process_in_other_surroundings_trains_the_same_networks",
+        ],
+        "Losses are those of float64 where float32 holds the numbers, by 1e-4; where it does not, "
+        "the training ends as one that has diverged.": [
+            "test_extremes.py::test_losses_are_those_of_float64_where_float32_holds_the_numbers",
+        ],
         "The global generators of NumPy and torch stay as they are.": [
             "test_fit.py::test_global_generators_are_bitwise_unchanged",
         ],
@@ -79,6 +88,20 @@ PROMISES = {
         ],
         "A weight that is a whole number is a number of repetitions.": [
             "test_weights.py::test_a_weight_is_a_number_of_repetitions",
+        ],
+    },
+    "Load": {
+        "A memory map of float32 is trained on and predicted without a copy.": [
+            "test_load.py::test_a_memory_map_is_trained_on_and_predicted_without_a_copy",
+        ],
+        "Fits leave no memory behind, whether there are many or long ones.": [
+            "test_load.py::test_many_fits_and_predictions_leave_memory_flat",
+            "test_load.py::test_a_search_of_many_candidates_in_threads_is_that_of_fits_alone",
+            "test_load.py::test_many_epochs_are_few_epochs_many_times",
+        ],
+        "Where there is too little memory the answer is a MemoryError that says for what, and the "
+        "estimator is as it was.": [
+            "test_load.py::test_want_of_memory_is_said_in_words_and_leaves_all_as_it_was",
         ],
     },
     "Files": {

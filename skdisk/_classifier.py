@@ -73,7 +73,7 @@ from ._network.prediction import (
     compute_proba_of_arrays,
     make_module,
 )
-from ._network.surroundings import leave_as_found
+from ._network.surroundings import explain_want_of_memory, leave_as_found
 from ._persistence import FITTED, from_plain, load, save, to_plain
 from ._training.batches import WeightedDataset, as_rows
 from ._training.callbacks import (
@@ -505,6 +505,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         ------
         ValueError, TypeError
             If a parameter or the data are not as described.
+        MemoryError
+            If there is too little memory, with what was asked for.
         KeyboardInterrupt
             After Ctrl-C; the estimator then has the epochs that were completed.
         """
@@ -590,9 +592,10 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         NotFittedError
             If the estimator has not been fitted.
         TypeError, ValueError
-            If a loaded estimator would not be this one: `classes_` are not strings, numbers or
-            bools; there are attributes that are neither parameters nor set by `fit`; a parameter
-            is not valid or cannot be written; or the network is not as `fit` makes it.
+            If `path` is no path, or a loaded estimator would not be this one: `classes_` are not
+            strings, numbers or bools; there are attributes that are neither parameters nor set by
+            `fit`; a parameter is not valid or cannot be written; or the network is not as `fit`
+            makes it.
         OSError
             If the file cannot be written. An earlier one is then as it was.
         """
@@ -621,8 +624,9 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         ------
         OSError
             If the file is not there or cannot be read.
-        ValueError
-            If `save` did not write it, it is damaged, or it needs a newer skdisk.
+        TypeError, ValueError
+            If `path` is no path, `save` did not write the file, it is damaged, or it needs a newer
+            skdisk.
         """
         return load(cls, path)
 
@@ -650,6 +654,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
             module = state.net.module_
         return make_sequential(module)
 
+    @explain_want_of_memory
     def _predict(self, X, form):
         """Check rows, and compute what a form asks for."""
         state, rows = self._state, as_rows(check_rows_to_predict(self, X))
@@ -878,6 +883,10 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
                 raise TypeError(
                     "callbacks must be skorch callbacks or pairs (name, callback). Got "
                     f"{item!r} among them. Callbacks of scikit-learn are set by set_callbacks."
+                )
+            if isinstance(item, tuple) and not isinstance(item[0], str):
+                raise TypeError(
+                    f"The name in a pair (name, callback) of callbacks must be a str. Got {item!r}"
                 )
         check_class_weight(self.class_weight)
         resolve_device(self.device)

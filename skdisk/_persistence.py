@@ -45,8 +45,9 @@ from ._inputs.file_format import (
     pack,
     replace_file,
 )
-from ._inputs.parameters import expect
+from ._inputs.parameters import expect, expect_memory
 from ._network.mlp import as_probabilities
+from ._network.surroundings import explain_want_of_memory
 from ._training.description import (
     describe,
     find_changes,
@@ -134,10 +135,20 @@ def _restore(training):
     return {"_settings": settings, "_state": state, "_result": result}
 
 
+def _check_path(path):
+    """Check the name of a file, and make it text."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path must be a str, bytes or os.PathLike. Got {path!r}.")
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise ValueError(f"path must have no null character, which no file has. Got {path!r}.")
+    return text
+
+
 def save(estimator, path):
     """Write a fitted estimator to a file; its method `save` says what may be raised."""
     check_is_fitted(estimator)
-    path = Path(os.path.realpath(os.fsdecode(path)))
+    path = Path(os.path.realpath(_check_path(path)))
     description, lost = _describe(estimator)
     arrays = {}
     text = json.dumps(encode(description, arrays), separators=(",", ":"))
@@ -160,7 +171,7 @@ def save(estimator, path):
 
 def load(cls, path):
     """Make an estimator from a file; its method `load` says what may be raised."""
-    path = Path(os.fsdecode(path))
+    path = Path(_check_path(path))
     data = path.read_bytes()
     metadata = check_file(data, path)
     try:
@@ -188,8 +199,10 @@ def _quote(error):
     return f"{type(error).__name__}: {text}"
 
 
+@explain_want_of_memory
 def _read(cls, metadata, data):
     """Make the estimator of a file's bytes, and return the device that it was saved with."""
+    expect_memory(3 * len(data) + 2**20)
     arrays = load_arrays(data)
     hooks = {"object_hook": partial(decode, arrays), "parse_int": decode_int}
     description = json.loads(metadata["estimator"], **hooks)

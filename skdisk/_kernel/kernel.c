@@ -52,7 +52,12 @@
 #endif
 
 /* Between parts of a block of memory the address sanitizer sees only what it is told. */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__has_feature) /* Clang's way to say it, __SANITIZE_ADDRESS__ is GCC's */
+#define HAS_FEATURE(name) __has_feature(name)
+#else
+#define HAS_FEATURE(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || HAS_FEATURE(address_sanitizer)
 #include <sanitizer/asan_interface.h>
 #define GAP ALIGNMENT
 #else
@@ -195,7 +200,7 @@ typedef struct {
     int64_t n_steps;
     int64_t room; /* rows of the largest batch, padded to whole panels */
     float *r, *row_losses;
-    int32_t *labels; /* of softmax: y */
+    int64_t *labels; /* of softmax: y */
     float *T;        /* of sigmoid: T, which lies like Z_L */
     int32_t *row_bits;
     void *block;
@@ -257,7 +262,7 @@ static void lay_out(Training *t, Cursor *cursor) {
     t->row_losses = take(cursor, t->room, 1, sizeof(float));
     if (t->network->output == SIGMOID)
         t->T = take(cursor, t->network->sizes[L], t->room, sizeof(float));
-    else t->labels = take(cursor, t->room, 1, sizeof(int32_t));
+    else t->labels = take(cursor, t->room, 1, sizeof(int64_t));
     t->row_bits = take(cursor, t->room, 1, sizeof(int32_t));
 }
 
@@ -1144,7 +1149,12 @@ static void activate_layer(Activation f, Shape shape, const Layer *layer, const 
         CASE(RELU)
         CASE(TANH)
         CASE(LOGISTIC)
-        CASE(IDENTITY) CASE(LEAKY_RELU) CASE(ELU) CASE(SELU) CASE(GELU) CASE(SILU) default : break;
+        CASE(LEAKY_RELU)
+        CASE(ELU)
+        CASE(SELU)
+        CASE(GELU)
+        CASE(SILU)
+    default: activate_layer_by(IDENTITY, shape, layer, row_bits, noted);
     }
 #undef CASE
 }
@@ -1154,7 +1164,7 @@ static void go_forward(const Training *t, Shape shape) {
     for (int64_t l = 1; l <= L; l++) {
         const Layer *layer = t->layers + l;
         compute_scores(shape, layer, t->W, t->layers[l - 1].A);
-        if (l == L) return;
+        if (l == L) continue;
         activate_layer(t->network->activation, shape, layer, t->row_bits, NULL);
         transpose(shape, t->room, layer->A, layer->n_units, layer->AT);
     }
@@ -1167,7 +1177,7 @@ static void go_forward(const Training *t, Shape shape) {
    and evaluations compute of the scores, in float64. */
 
 /* Z <- (P - T) * r, of a panel, and the rows' losses - r log P_y. */
-static void derive_loss(int width, float *Z, int64_t n_classes, const int32_t *labels,
+static void derive_loss(int width, float *Z, int64_t n_classes, const int64_t *labels,
                         const float *r, float *row_losses) {
     for (int i = 0; i < width * LANES; i++) row_losses[i] = Z[labels[i] * PANEL + i];
     for (int v = 0; v < width * LANES; v += LANES) {
@@ -1418,7 +1428,7 @@ static void take_batch(const Training *t, Shape shape, const int64_t *positions,
             for (int64_t c = 0; c < n_outputs; c++)
                 t->T[(i / PANEL * n_outputs + c) * PANEL + i % PANEL] =
                     data->targets[row * n_outputs + c];
-        else t->labels[i] = (int32_t)data->labels[row];
+        else t->labels[i] = data->labels[row];
         t->r[i] = is_there ? (data->weights ? data->weights[row] : 1) / b : 0;
         if (data->row_keys) t->row_bits[i] = draw_bits(data->row_keys[row], seed);
     }

@@ -159,6 +159,7 @@ class _Training:
         self.noted = note(state)
         self.batches = self._make_batches()
         self.seconds_of_an_epoch = math.inf
+        self.lowest = {}
 
     def _make_batches(self):
         settings, state = self.plan.settings, self.state
@@ -364,7 +365,7 @@ class _Training:
             {"batches": [], "epoch": epoch, "lr": rate, **common}
             for epoch, rate in enumerate(rates, first)
         )
-        record_losses(history, "train_loss", losses)
+        record_losses(history, "train_loss", losses, self.lowest)
         if trained.diverged:
             self._judge(history.pop(), weights_are_finite=False)
         return n_epochs
@@ -374,7 +375,7 @@ class _Training:
         row, history = self.row, self.state.history
         trained, _ = self._run_kernel(1, [row["lr"]], first=len(history))
         row["train_batch_count"] = len(self.batches)
-        record_losses(history, "train_loss", self._average(trained.losses[:1]))
+        record_losses(history, "train_loss", self._average(trained.losses[:1]), self.lowest)
         if self.state.net is not None:
             # Callbacks may look for the rows of batches.
             pairs = zip(trained.losses[0].tolist(), self.batches.sizes, strict=True)
@@ -421,7 +422,7 @@ class _Training:
         loss, n_right = _kernel.evaluate(self._network, parameters, data)
         total = len(data.labels) if data.row_weights is None else data.row_weights.sum()
         self.row |= {"valid_batch_count": 1, "valid_score": float(n_right / total)}
-        record_losses(state.history, "valid_loss", [loss])
+        record_losses(state.history, "valid_loss", [loss], self.lowest)
 
     @property
     def _network(self):

@@ -193,9 +193,16 @@ def make_net(settings, state, earlier=None):
         net.module_ = copy.deepcopy(earlier.module_).to(settings.device)
         net.module_.dropout = settings.dropout
         net.initialize_optimizer()
+    for group in net.optimizer_.param_groups if _has_scheduler(net) else ():
+        # Where a scheduler of torch begins that has not seen the earlier epochs.
+        group["initial_lr"] = net.lr
     # For those who call the module themselves.
     net.module_.eval()
     return net
+
+
+def _has_scheduler(net):
+    return any(isinstance(callback, LRScheduler) for _, callback in net.callbacks_)
 
 
 def _find_initialised(callbacks, net):
@@ -220,7 +227,7 @@ def _resume_optimizer(net, earlier):
     changed = {
         name: value for name, value in own.defaults.items() if value != before.defaults[name]
     }
-    if not any(isinstance(callback, LRScheduler) for _, callback in net.callbacks_):
+    if not (_has_scheduler(net) and _has_scheduler(earlier.net)):
         changed["lr"] = net.lr
     load_optimizer(own, list(net.module_.parameters()), note(earlier))
     for group in own.param_groups:
