@@ -81,7 +81,9 @@ def choose(moments, campaign):
     else:
         delicate = {place: i for i, place in enumerate(moments) if place[0] in DELICATE}
         delicate = rng.sample([*delicate.values()], min(N_DELICATE, len(delicate)))
-        chosen = {*delicate, *range(0, len(moments), EVERY)}
+        # Where all epochs are whole.
+        ends = [i for i, place in enumerate(moments) if place[1] == "tell_the_end"]
+        chosen = {*delicate, *ends[:1], *range(0, len(moments), EVERY)}
     return [(i, rng.choice((signal.SIGINT, signal.SIGTERM))) for i in sorted(chosen)]
 
 
