@@ -291,7 +291,7 @@ BAD_PARAMS = [
     ({"verbose": -1}, "The 'verbose' parameter .* Got -1"),
     ({"callbacks": 7}, "The 'callbacks' parameter .* Got 7"),
     ({"callbacks": [print]}, "must be skorch callbacks .* Got <built-in function print>"),
-    ({"callbacks": [(3, Callback())]}, r"of callbacks must be a str. Got \(3, "),
+    ({"callbacks": [(3, Callback)]}, r"of callbacks must be a str. Got \(3, "),
     ({"lr": 3e38, "optimizer": "adam"}, r"lr=3e\+38 or optimizer_params do not suit Adam"),
     ({"callbacks": [("name", 3)]}, r"must be skorch callbacks .* Got \('name', 3\)"),
     ({"device": "gpu"}, "'gpu' is not available. On this machine there are: cpu"),
