@@ -30,9 +30,25 @@ PROMISES = {
             "test_interrupts.py::test_a_failed_fit_gives_back_what_it_was_lent",
         ],
         "No call changes what it is given.": ["test_data.py::test_the_input_is_not_changed"],
-        "Ctrl-C is raised, whole epochs are kept, and nothing is left behind.": [
+        "Ctrl-C, and what a handler of SIGTERM raises, is raised within a second; whole epochs "
+        "are kept, and nothing is left behind.": [
             "test_interrupts.py::test_an_interrupted_fit_leaves_whole_epochs_or_nothing",
-            "test_interrupts.py::test_signals_at_random_moments_leave_nothing_behind",
+            "test_interrupts.py::test_other_interrupted_calls_leave_all_as_it_was",
+            "test_signals.py::test_an_interrupted_fit_has_whole_epochs_and_can_be_repeated",
+            "test_signals.py::"
+            "test_an_interrupted_search_or_ensemble_is_as_before_and_can_be_repeated",
+            "test_signals.py::test_the_kernel_answers_signals_in_the_middle_of_an_epoch",
+        ],
+        "Threads get from estimators, own ones and shared ones, what one thread gets alone.": [
+            "test_shared_estimators.py::"
+            "test_threads_get_from_own_and_shared_estimators_what_one_gets",
+            "test_shared_estimators.py::test_what_threads_fit_and_read_at_once_is_one_of_the_fits",
+        ],
+        "Children of every kind predict and fit as their parent does, before it and after it.": [
+            "test_shared_estimators.py::"
+            "test_children_of_every_kind_predict_and_fit_between_fits_of_their_parent",
+            "test_shared_estimators.py::test_workers_that_are_forked_after_a_fit_share_it",
+            "test_processes.py::test_a_forked_child_predicts_and_fits_as_its_parent",
         ],
         "scikit-learn's checks of estimators pass.": [
             "test_sklearn_checks.py::test_scikit_learn_check_passes",
@@ -54,6 +70,15 @@ PROMISES = {
             "test_data.py::test_every_container_of_X_gives_the_same_fit",
             "test_sparse.py::test_every_container_gives_the_fit_of_the_dense_rows",
         ],
+        "They do wherever in memory the rows are, and after pickling, saving and loading.": [
+            "test_reproducibility.py::test_what_the_table_promises_has_equal_bits",
+            "test_reproducibility.py::"
+            "test_another_process_in_other_surroundings_trains_the_same_networks",
+        ],
+        "Losses are those of float64 where float32 holds the numbers, by 1e-4; where it does not, "
+        "the training ends as one that has diverged.": [
+            "test_extremes.py::test_losses_are_those_of_float64_where_float32_holds_the_numbers",
+        ],
         "The global generators of NumPy and torch stay as they are.": [
             "test_fit.py::test_global_generators_are_bitwise_unchanged",
         ],
@@ -63,6 +88,20 @@ PROMISES = {
         ],
         "A weight that is a whole number is a number of repetitions.": [
             "test_weights.py::test_a_weight_is_a_number_of_repetitions",
+        ],
+    },
+    "Load": {
+        "A memory map of float32 is trained on and predicted without a copy.": [
+            "test_load.py::test_a_memory_map_is_trained_on_and_predicted_without_a_copy",
+        ],
+        "Fits leave no memory behind, whether there are many or long ones.": [
+            "test_load.py::test_many_fits_and_predictions_leave_memory_flat",
+            "test_load.py::test_a_search_of_many_candidates_in_threads_is_that_of_fits_alone",
+            "test_load.py::test_many_epochs_are_few_epochs_many_times",
+        ],
+        "Where there is too little memory the answer is a MemoryError that says for what, and the "
+        "estimator is as it was.": [
+            "test_load.py::test_want_of_memory_is_said_in_words_and_leaves_all_as_it_was",
         ],
     },
     "Files": {
@@ -82,6 +121,9 @@ PROMISES = {
             "test_persistence.py::test_files_of_every_version_are_read",
         ],
         "Where saving fails or is killed, the file is the old one or the new one, whole.": [
+            "test_signals.py::test_an_interrupted_save_leaves_the_old_file_or_the_new_one_alone",
+            "test_signals.py::"
+            "test_a_killed_process_leaves_a_whole_file_and_at_most_a_temporary_one",
             "test_saving.py::test_on_a_full_disk_the_earlier_file_stays_whole",
             "test_saving.py::"
             "test_where_saves_are_killed_the_file_is_one_of_them_and_the_next_save_tidies_up",

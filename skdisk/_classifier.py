@@ -73,7 +73,7 @@ from ._network.prediction import (
     compute_proba_of_arrays,
     make_module,
 )
-from ._network.surroundings import leave_as_found
+from ._network.surroundings import explain_want_of_memory, leave_as_found
 from ._persistence import FITTED, from_plain, load, save, to_plain
 from ._training.batches import WeightedDataset, as_rows
 from ._training.callbacks import (
@@ -316,7 +316,9 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
     on), for which an epoch is a task.
 
     Ctrl-C during `fit` raises KeyboardInterrupt and leaves the estimator fitted as it was after
-    the last whole epoch (or untouched, if there was none).
+    the last whole epoch (or untouched, if there was none). So does what a handler of SIGTERM
+    raises, such as SystemExit. Either is raised within a second, also in the middle of an epoch,
+    unless a single step takes longer. Signals reach fits in the main thread only.
 
     A call leaves torch's modes and number of threads, warning filters and global generators as it
     found them, whatever ends it. One that fails also gives `callbacks`, an LRScheduler and a
@@ -503,6 +505,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         ------
         ValueError, TypeError
             If a parameter or the data are not as described.
+        MemoryError
+            If there is too little memory, with what was asked for.
         KeyboardInterrupt
             After Ctrl-C; the estimator then has the epochs that were completed.
         """
@@ -650,6 +654,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
             module = state.net.module_
         return make_sequential(module)
 
+    @explain_want_of_memory
     def _predict(self, X, form):
         """Check rows, and compute what a form asks for."""
         state, rows = self._state, as_rows(check_rows_to_predict(self, X))
@@ -696,16 +701,25 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
     def _run_and_keep(self, trained, plan, given):
         """Run a training; keep the whole epochs of one that is interrupted, too."""
         try:
-            trained._run(plan, given)
-            if trained._result.ending is Ending.INTERRUPTED:
-                raise KeyboardInterrupt
+            interrupt = trained._run(plan, given)
         except KeyboardInterrupt:
-            if trained._result and trained.n_iter_ > trained._result.first_epoch:
-                self._keep(trained)
+            self._keep_epochs(trained)
             raise
+        if interrupt is not None:
+            self._keep_epochs(trained)
+            try:
+                raise interrupt
+            finally:
+                # A cycle through its traceback would hold the data.
+                del interrupt
         if trained.n_iter_ == 0 and trained._result.ending is Ending.STOPPED:
             raise RuntimeError("A callback stopped the training before its first epoch had ended.")
         self._keep(trained)
+
+    def _keep_epochs(self, trained):
+        """Take over the whole epochs of a training that was interrupted, if there are any."""
+        if trained._result and trained.n_iter_ > trained._result.first_epoch:
+            self._keep(trained)
 
     def _keep(self, trained):
         """Take over all that a training leaves behind."""
@@ -806,20 +820,23 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
 
     @with_callbacks
     def _run(self, plan, given):
-        """Train; tell the callbacks of scikit-learn, if there are any, of each epoch."""
+        """Train; tell the callbacks of scikit-learn, if there are any, of each epoch.
+
+        Return the exception that is to be raised after an interrupt, or None.
+        """
         if not getattr(self, "_skl_callbacks", None):
-            self._result = train(plan, self._state)
-            return
+            self._result, interrupt = train(plan, self._state)
+            return interrupt
         names = ("classes_", "n_features_in_", "feature_names_in_", "_settings")
         fitted = {name: getattr(self, name) for name in names if hasattr(self, name)}
         context = self._init_callback_context(max_subtasks=plan.n_epochs)
         context.call_on_fit_task_begin(estimator=self, **given)
         tasks = FitTasks(self, context, given, lambda state: {**fitted, "_state": state})
         plan = plan._replace(watchers=(tasks, *plan.watchers))
-        self._result = train(plan, self._state)
-        if self._result.ending is Ending.INTERRUPTED:
-            return
-        context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
+        self._result, interrupt = train(plan, self._state)
+        if interrupt is None:
+            context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
+        return interrupt
 
     def _warn_of_convergence(self, plan):
         result = self._result

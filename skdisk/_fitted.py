@@ -21,6 +21,7 @@ from ._inputs.rows import check_rows_to_predict
 from ._inputs.weights import check_sample_weight, scale_to_mean_one
 from ._network.mlp import flatten, get_parameters, has_hooks, split
 from ._network.prediction import compute_hidden, compute_log_odds, make_network
+from ._network.surroundings import explain_want_of_memory
 from ._training.batches import as_rows
 from ._training.callbacks import HISTORY, NOT_IN_HISTORY
 from ._training.state import make_net
@@ -130,6 +131,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
             return self._predict(X, "scores")
         return compute_log_odds(self._predict(X, "log_proba"))
 
+    @explain_want_of_memory
     def score(self, X: Rows, y: Labels, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy on data.
 
@@ -166,6 +168,7 @@ class FittedNetwork:
     The attributes are described where users look for them, in the docstring of the classifier.
     """
 
+    @explain_want_of_memory
     def hidden_activations(self, X: Rows, layer: int = -1) -> np.ndarray:
         """Compute what comes out of a hidden layer: what the network has made of the features.
 
@@ -246,9 +249,11 @@ class FittedNetwork:
         return self._settings.out_activation
 
     @property
+    @explain_want_of_memory
     def net_(self) -> NeuralNetClassifier:
         """The skorch net, made when somebody asks for it."""
-        return self._state.net or make_net(self._settings, self._state)
+        state = self._state
+        return state.net or state.set_first_net(make_net(self._settings, state))
 
     @property
     def module_(self) -> nn.Module:

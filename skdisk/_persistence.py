@@ -45,8 +45,9 @@ from ._inputs.file_format import (
     pack,
     replace_file,
 )
-from ._inputs.parameters import expect
+from ._inputs.parameters import expect, expect_memory
 from ._network.mlp import as_probabilities
+from ._network.surroundings import explain_want_of_memory
 from ._training.description import (
     describe,
     find_changes,
@@ -198,8 +199,10 @@ def _quote(error):
     return f"{type(error).__name__}: {text}"
 
 
+@explain_want_of_memory
 def _read(cls, metadata, data):
     """Make the estimator of a file's bytes, and return the device that it was saved with."""
+    expect_memory(3 * len(data) + 2**20)
     arrays = load_arrays(data)
     hooks = {"object_hook": partial(decode, arrays), "parse_int": decode_int}
     description = json.loads(metadata["estimator"], **hooks)

@@ -151,34 +151,58 @@ def get_weights():
     return get
 
 
+def _make_module_by_hand(sizes, activation, generator):
+    """Make a module whose initial weights are those of a fit."""
+    layers = []
+    for n_in, n_out in pairwise(sizes):
+        layers += [nn.Linear(n_in, n_out), activation()]
+        for parameter in layers[-2].parameters():
+            nn.init.uniform_(parameter, -(n_in**-0.5), n_in**-0.5, generator=generator)
+    return nn.Sequential(*layers[:-1])
+
+
 @pytest.fixture
 def train_by_hand():
-    """Train a tanh network by a plain loop with autograd, as `random_state=0` begins and orders.
+    """Train a network by a plain loop with autograd, as a `random_state` begins and orders.
 
-    `compute_loss(scores, rows)` is the loss of a batch; return the module and the mean losses.
+    `compute_loss(scores, rows)` is the loss of a batch, `look(module)` is called when gradients
+    are there, and when they have been used; return the module and the mean losses.
     """
 
-    def train(sizes, X, compute_loss, **sgd):
-        seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
+    def train(
+        sizes,
+        X,
+        compute_loss,
+        *,
+        activation=nn.Tanh,
+        optimizer=torch.optim.SGD,
+        batch_size=32,
+        n_epochs=5,
+        clip_grad_norm=None,
+        random_state=0,
+        dtype=torch.float32,
+        look=lambda module: None,
+        **options,
+    ):
+        seed = np.random.RandomState(random_state).randint(np.iinfo(np.int32).max)
         generator = torch.Generator().manual_seed(int(seed))
         # Initial weights and batches come from one generator, in this order.
-        layers = []
-        for n_in, n_out in pairwise(sizes):
-            layers += [nn.Linear(n_in, n_out), nn.Tanh()]
-            for parameter in layers[-2].parameters():
-                nn.init.uniform_(parameter, -(n_in**-0.5), n_in**-0.5, generator=generator)
-        module = nn.Sequential(*layers[:-1])
-        optimizer = torch.optim.SGD(module.parameters(), lr=0.05, **sgd)
-        X = torch.tensor(X, dtype=torch.float32)
+        module = _make_module_by_hand(sizes, activation, generator).to(dtype)
+        optimizer = optimizer(module.parameters(), **{"lr": 0.05} | options)
+        X = torch.tensor(X, dtype=torch.float32).to(dtype)
         losses = []
-        for _ in range(5):
+        for _ in range(n_epochs):
             order = torch.randperm(len(X), generator=generator)
             losses.append(0.0)
-            for rows in order.split(32):
+            for rows in order.split(batch_size):
                 optimizer.zero_grad()
                 loss = compute_loss(module(X[rows]), rows)
                 loss.backward()
+                look(module)
+                if clip_grad_norm is not None:
+                    nn.utils.clip_grad_norm_(module.parameters(), clip_grad_norm)
                 optimizer.step()
+                look(module)
                 losses[-1] += loss.item() * len(rows) / len(X)
         return module, losses
 

@@ -735,6 +735,10 @@ OTHERS = {
     "foreign": (safetensors.torch.save(WEIGHTS), "of another program. .*torch.load_file"),
     "foreign with metadata": (safetensors.torch.save(WEIGHTS, {"format": "pt"}), "another prog"),
     "deep header": (b"\xff" * 6 + b"\0\0" + b'{"a":' * 100_000, "is damaged in its header"),
+    "other encoding": (
+        b"\x1a" + bytes(7) + '{"a":{"b":1}}'.encode("utf-16-le"),
+        "is damaged in its header",
+    ),
     "no version": (pack({"format": "skdisk.MLPDiskClassifier"}, {}), "version None, which no sk"),
     "no estimator": (
         pack({"format": "skdisk.MLPDiskClassifier", "format_version": "1"}, {}),

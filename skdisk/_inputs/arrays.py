@@ -14,6 +14,8 @@ from scipy import sparse
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from .parameters import expect_memory
+
 # The kinds of NumPy's dtypes that are real numbers.
 NUMBERS = "biuf"
 # Other floats of torch are made float32, which holds all of their values.
@@ -274,6 +276,8 @@ def encode_labels(y, classes, name="y"):
 def _number_labels(y):
     """Give each label a number; return the number of each row, and the different labels."""
     if y.dtype.kind not in "OU":
+        # Its table of labels has places for so many rows at the start.
+        expect_memory(64 * min(len(y), 2**21) + 2**20)
         return pd.factorize(y)
     # pandas 2.2 takes strings for equal that differ behind a null character only.
     numbers = {}

@@ -30,7 +30,7 @@ import numpy as np
 from safetensors.numpy import save as save_arrays
 
 from .._training.optimizers import find_optimizer, is_known
-from .parameters import expect
+from .parameters import expect, expect_memory
 
 try:
     import fcntl
@@ -116,6 +116,9 @@ def keep(values):
 
 def pack(metadata, arrays):
     """Make the bytes of a file, with its checksum."""
+    n_bytes = sum(array.nbytes for array in arrays.values())
+    # Each array by itself, all of them in one, and the same for Python; text with its escapes.
+    expect_memory(3 * n_bytes + sum(8 * len(text) for text in metadata.values()) + 2**20)
     data = save_arrays(arrays, {**metadata, "sha256": BLANK})
     return _replace_checksum(data, BLANK, hashlib.sha256(data).hexdigest())
 
@@ -128,7 +131,8 @@ def check_file(data, path):
         raise ValueError(f"{path} is {what}. Give a file that MLPDiskClassifier.save wrote.")
     try:
         end = 8 + int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8:end]).get("__metadata__")
+        # As text: of bytes, json reads other encodings too, which safetensors does not.
+        metadata = json.loads(data[8:end].decode()).get("__metadata__")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} was cut off or is damaged in its header. {again}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:

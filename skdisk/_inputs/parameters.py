@@ -104,6 +104,14 @@ def check_memory(name, value, n_bytes):
         )
 
 
+def expect_memory(n_bytes):
+    """Raise MemoryError where there are not so many bytes; they are given back, and not touched.
+
+    Libraries are asked after it that end the process where they find no memory.
+    """
+    bytearray(n_bytes)
+
+
 def check_layer(layer, sizes):
     """Check which hidden layer is asked for, of such sizes; return its position from the front."""
     if not sizes:

@@ -49,7 +49,6 @@ def check_rows(estimator, X, *, reset, name="X"):
                 accept_sparse=["csr", "csc"],
                 dtype=np.float32,
                 order="C",
-                force_writeable=not sparse.issparse(X),
                 estimator=estimator,
                 input_name=name,
             )

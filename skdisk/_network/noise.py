@@ -35,13 +35,13 @@ def hash_rows(X):
         bits = torch.as_tensor(X.data + 0.0).view(torch.int32).long()
         ends = np.r_[0, np.cumsum(bits.numpy() * columns.numpy()[X.indices])]
         return mix(torch.as_tensor(ends[X.indptr[1:]] - ends[X.indptr[:-1]]))
-    X = torch.as_tensor(X)
-    columns = columns.to(X.device)
-    keys = [
-        ((rows + 0.0).view(torch.int32).long() * columns).sum(dim=1)
-        for rows in X.split(ROWS_AT_ONCE)
-    ]
-    return mix(torch.cat(keys))
+    keys = torch.empty(len(X), dtype=torch.int64, device=getattr(X, "device", "cpu"))
+    columns = columns.to(keys.device)
+    for start in range(0, len(X), ROWS_AT_ONCE):
+        # The sum is a new array or tensor: of one that is read-only torch would warn.
+        rows = torch.as_tensor(X[start : start + ROWS_AT_ONCE] + 0.0)
+        keys[start : start + len(rows)] = (rows.view(torch.int32).long() * columns).sum(dim=1)
+    return mix(keys)
 
 
 def make_epoch_seed(seed, epoch):

@@ -7,6 +7,7 @@ skdisk draws from them. torch and NumPy only.
 
 import functools
 import os
+import re
 import threading
 import traceback
 import warnings
@@ -118,10 +119,40 @@ class _Surroundings:
             warnings.filters = self.filters
 
 
+def _describe_want_of_memory(error, function):
+    """Say what an error lacked memory for; None where it is another one, or says so itself."""
+    if not isinstance(error, MemoryError | RuntimeError):
+        return None
+    # torch has an exception of its own for the memory of devices only.
+    asked = re.search(r"you tried to allocate (\d+) bytes", str(error))
+    if asked:
+        return f"Unable to allocate {asked[1]} bytes, which torch asked for."
+    # Python's own has no words, that of a C++ library has none for people.
+    if isinstance(error, MemoryError) and str(error) in ("", "std::bad_alloc"):
+        return f"Unable to allocate what {function.__name__.strip('_')} asked for."
+    return None
+
+
+def explain_want_of_memory(function: _Function) -> _Function:
+    """Decorate a function: whoever wants memory in it, the answer is a MemoryError in words."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            words = _describe_want_of_memory(error, function)
+            if words is None:
+                raise
+            raise MemoryError(words) from error
+
+    return call
+
+
 def leave_as_found(function: _Function) -> _Function:
     """Decorate a function that enters torch: what it has found is there again when it ends.
 
-    So it is where an interrupt ends it, at any moment.
+    So it is where an interrupt ends it, at any moment. Want of memory is said in words.
     """
 
     @functools.wraps(function)
@@ -134,7 +165,10 @@ def leave_as_found(function: _Function) -> _Function:
                 return function(*args, **kwargs)
             except BaseException as error:
                 found.clean_up(error)
-                raise
+                words = _describe_want_of_memory(error, function)
+                if words is None:
+                    raise
+                raise MemoryError(words) from error
             finally:
                 found.restore()
         finally:

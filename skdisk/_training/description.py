@@ -22,7 +22,7 @@ from .state import Settings, State, begin, load_optimizer, make_net
 IMPLIED = ("n_features", "n_classes", "hidden_layer_sizes", "callbacks")
 # What of a net is described, is derived from its other attributes, or is looked at elsewhere.
 NET_STATE = {
-    *("history_", "generator_", "stop_requested_", "callbacks", "callbacks_"),
+    *("history_", "generator_", "lowest_", "stop_requested_", "callbacks", "callbacks_"),
     *("_kwargs", "_params_to_validate", "virtual_params_"),
 }
 MODULE_STATE = {"training", "dropout_seed", "_parameters", "_modules"}
@@ -120,6 +120,7 @@ def restore(description):
     state = State(arrays, generator, description["history"])
     if described["groups"] is not None:
         net = make_net(settings, state)
+        state.set_net(net)
         parameters = list(net.module_.parameters())
         load_optimizer(net.optimizer_, parameters, note_optimizer(described))
     return settings, state

@@ -80,6 +80,8 @@ class DiskNet(NeuralNetClassifier):
 
     Attributes
     ----------
+    lowest_ : dict
+        The last row of the history and the lowest loss so far, by the name of the loss.
     stop_requested_ : bool
         Whether a callback has raised KeyboardInterrupt, which is skorch's way to end a training.
     """
@@ -120,6 +122,7 @@ class DiskNet(NeuralNetClassifier):
         self.generator_ = torch.Generator().manual_seed(self.seed)
         self.module_ = self.module(**self.get_params_for("module"), generator=self.generator_)
         self.stop_requested_ = False
+        self.lowest_ = {}
         return self
 
     def get_dataset(self, X, y=None):
@@ -166,9 +169,7 @@ class DiskNet(NeuralNetClassifier):
         if hasattr(self.module_, "dropout_seed"):
             self.module_.dropout_seed = getattr(batch, "seed", None)
         if getattr(batch, "is_precise", False):
-            # The gradients come back through `double` in float32.
-            parameters = {name: p.double() for name, p in self.module_.named_parameters()}
-            y_pred = functional_call(self.module_, parameters, (X.double(),), fit_params)
+            y_pred = _compute_in_float64(self.module_, X, fit_params)
         else:
             y_pred = self.infer(X, **fit_params)
         weights = getattr(batch, "weights", None)
@@ -219,7 +220,8 @@ class DiskNet(NeuralNetClassifier):
         def average(name):
             return float(np.dot([row[name] for row in rows], sizes) / sum(sizes))
 
-        record_losses(self.history, f"{prefix}_loss", [average(f"{prefix}_loss")])
+        loss = average(f"{prefix}_loss")
+        record_losses(self.history, f"{prefix}_loss", [loss], self.lowest_)
         if not training:
             self.history[-1]["valid_score"] = average("valid_score")
 
@@ -246,7 +248,21 @@ class DiskNet(NeuralNetClassifier):
 
     def __getstate__(self):
         """Leave out the history's rows of batches: there is one for every training step."""
-        return super().__getstate__() | {"history_": without_batches(self.history)}
+        return super().__getstate__() | {"history_": without_batches(self.history), "lowest_": {}}
+
+
+def _compute_in_float64(module, X, fit_params):
+    """Compute outputs in float64; the gradients come back through `double` in float32."""
+    own = dict(module.named_parameters(remove_duplicate=False))
+    try:
+        parameters = {name: p.double() for name, p in module.named_parameters()}
+        return functional_call(module, parameters, (X.double(),), fit_params)
+    except BaseException:
+        # An interrupt may have come while torch changed the parameters, or before it noted them.
+        for name, parameter in own.items():
+            path, _, last = name.rpartition(".")
+            setattr(module.get_submodule(path), last, parameter)
+        raise
 
 
 def find_watchers(net, *hooks):
@@ -283,11 +299,26 @@ def without_batches(history):
     return History({**row, "batches": []} for row in history)
 
 
-def record_losses(history, name, losses):
-    """Record the losses of the last epochs, and whether each is the lowest so far."""
+def record_losses(history, name, losses, known):
+    """Record the losses of the last epochs, and whether each is the lowest so far.
+
+    `known` is a dict that the caller keeps from epoch to epoch: the last row that was recorded,
+    and the lowest loss there. Without it each epoch would look through all since the best one.
+    """
     best, backwards = f"{name}_best", reversed(history)
     rows = [*islice(backwards, len(losses))]
-    lowest = next((row[name] for row in backwards if row.get(best)), math.inf)
+    last, lowest = known.get(name, (None, math.inf))
+    # Whoever has changed the history has left out that row, or rows follow it.
+    for row in backwards:
+        if row is last:
+            break
+        if row.get(best):
+            lowest = row[name]
+            break
+    else:
+        lowest = math.inf
     for row, loss in zip(reversed(rows), losses, strict=True):
         row[name], row[best] = loss, loss < lowest
-        lowest = min(loss, lowest)
+        # NaN is not below anything, and no lowest loss.
+        lowest = min(lowest, loss)
+        known[name] = row, lowest

@@ -68,9 +68,10 @@ class State:
     not copy them. Where there is a net, all parts are the net's, and anybody may replace them.
     """
 
+    net = None
+
     def __init__(self, arrays, generator, history=()):
         self.arrays, self._generator, self._history = arrays, generator, History(history)
-        self.net = None
 
     @property
     def generator(self):
@@ -87,10 +88,17 @@ class State:
         self.net = net
         self.arrays = self._generator = self._history = None
 
+    def set_first_net(self, net):
+        """Let the first of the nets have all that threads make at once; return that one.
+
+        This is for after a training. The arrays stay, for those who are reading them.
+        """
+        return vars(self).setdefault("net", net)
+
     def drop_net(self, arrays):
         """Have flat arrays again, and no net any more."""
         self._generator, self._history, self.arrays = self.generator, self.history, arrays
-        self.net = None
+        vars(self).pop("net", None)
 
     def copy_weights(self):
         """Copy the weights, for `set_weights`."""
@@ -110,9 +118,10 @@ class State:
                     p.copy_(values)
 
     def __getstate__(self):
-        """Leave out the history's rows of batches."""
-        history = None if self._history is None else without_batches(self._history)
-        return vars(self) | {"_history": history}
+        """Leave out what a net has, and the history's rows of batches."""
+        if self.net is not None:
+            return {"net": self.net, "arrays": None, "_generator": None, "_history": None}
+        return vars(self) | {"_history": without_batches(self._history)}
 
 
 def begin(settings):
@@ -141,7 +150,7 @@ def go_on(earlier, before, settings):
         arrays = earlier.arrays if keeps_memory else _kernel.State(earlier.arrays.parameters)
         return State(arrays, generator, earlier.history)
     state = State(None, generator, earlier.history)
-    make_net(settings, state, earlier.net)
+    state.set_net(make_net(settings, state, earlier.net))
     if keeps_memory and type(state.net.optimizer_) is type(earlier.net.optimizer_):
         _resume_optimizer(state.net, earlier)
     return state
@@ -154,7 +163,7 @@ def _describe_memory(settings):
 
 
 def make_net(settings, state, earlier=None):
-    """Make the skorch net of a state, which then has it, and return it.
+    """Make a skorch net of what a state is.
 
     `earlier` is the net of the training that goes on: the module is a copy of its module, hooks
     and frozen parameters included, and callbacks that it has are not initialised anew.
@@ -189,7 +198,6 @@ def make_net(settings, state, earlier=None):
         group["initial_lr"] = net.lr
     # For those who call the module themselves.
     net.module_.eval()
-    state.set_net(net)
     return net
 
 
