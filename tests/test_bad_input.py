@@ -46,6 +46,13 @@ def empty(place):
     return matrix
 
 
+def end(number):
+    """Make a matrix that says at its end that it has so many entries."""
+    matrix = sparse.csc_array(X)
+    matrix.indptr[-1] = number
+    return matrix
+
+
 def shorten(name):
     matrix = sparse.csc_array(X)
     setattr(matrix, name, getattr(matrix, name)[:-1])
@@ -92,6 +99,7 @@ BAD_X = {
     "CSR with an index outside": (damage(99), ValueError, "X is a damaged CSR .* must be < 3"),
     "empty CSR with a row": (empty(5), ValueError, "X is a damaged CSR .*: the numbers in indptr"),
     "CSR with a negative index": (damage(-1), ValueError, "X is a damaged CSR .* must be >= 0"),
+    "CSC with a lowest number": (end(-(2**31)), ValueError, "X is a damaged CSC .*: the numbers"),
     "CSC of too few pointers": (shorten("indptr"), ValueError, r"X is a damaged CSC .* size \(?3"),
     "CSC of too few numbers": (shorten("data"), ValueError, "X is a damaged CSC .* same size"),
 }

@@ -118,8 +118,9 @@ def _check_indices(X, name):
     try:
         # The check cuts off what is too long, which must not be the user's own.
         make((X.data, X.indices, X.indptr), shape=X.shape).check_format(full_check=True)
-        # Where the last of them is 0, SciPy looks at no other.
-        if (np.diff(X.indptr) < 0).any():
+        # Where the last of them is not above 0, SciPy looks at no other. A difference of two may
+        # be more than their dtype holds.
+        if (X.indptr[1:] < X.indptr[:-1]).any():
             raise ValueError("the numbers in indptr descend")
     except ValueError as error:
         raise ValueError(
