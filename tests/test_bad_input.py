@@ -204,6 +204,8 @@ BAD_Y = {
     "complex labels": (np.ones((20, 2), complex), ValueError, "2 columns with values such as"),
     "structured labels": (np.zeros((20, 2), "i4,f4"), ValueError, "2 columns with values such as"),
     "sparse counts": (sparse.csr_array(Y[:, None] * [2, 0]), ValueError, "with values such as 2"),
+    "damaged CSC": (end(-(2**31)), ValueError, "y is a damaged CSC .*: the numbers"),
+    "CSR with a label outside": (damage(99), ValueError, "y is a damaged CSR .* must be < 3"),
     "sparse NaN": (sparse.csr_array(Y[:, None] * [np.nan, 1]), ValueError, "y contains NaN"),
     "three dimensions": (np.ones((20, 2, 2), int), ValueError, r"1d array, got .* \(20, 2, 2\)"),
     "mixed types": (
