@@ -380,8 +380,9 @@ class Case:
         data = self.draw_data(args, wild)
         if "layer" in wild:
             data["layer"] = rng.choice(ANYTHING)
-        about = {"fit": ""} if not hasattr(clf, "classes_") else {}
-        if about or method == "hidden_activations":
+        is_fitted = hasattr(clf, "classes_")
+        about = {"estimator": clf.estimators_[0]} if hasattr(clf, "estimators_") else {"fit": ""}
+        if not is_fitted or method == "hidden_activations":
             # There may be no fit, or no hidden layer.
             wild.setdefault("fit", "")
         self.call(
@@ -517,7 +518,7 @@ class Case:
             styles = [{"color": "red"}, [{"lw": 1}], {"nonsense": 1}, {"color": "nonsense"}]
             styles += [{1: 2}, {"label": 3}, [{}, {}], {"lw": "x"}, {"alpha": 3}]
             own = {
-                "estimator": [[clf], [clf, clf], (clf, 3), MLPDiskClassifier(), _make_estimator],
+                "estimator": [[clf], [clf, clf], (clf, 3), MLPDiskClassifier(), print],
                 "name": ["a", ["a"], ["a", "b"], [1], [None], ("_a",), "$", "_"],
                 "curve_kwargs": styles,
                 "log": [True, False],
@@ -538,9 +539,6 @@ class Case:
                 wild=wild,
                 check=lambda result, kwargs: expect(len(result.lines_), "has no lines"),
             )
-
-
-_make_estimator = OF_ENSEMBLE["estimator"]
 
 
 @contextlib.contextmanager

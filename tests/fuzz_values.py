@@ -284,6 +284,7 @@ HELD_LABELS = {
     "arrow": lambda rng, y: rng.choice([pa.array, lambda v: pa.chunked_array([v])])(y.tolist()),
     "tensor": _make_tensor,
     "sparse": lambda rng, y: _make_sparse(rng, np.atleast_2d(y.astype(float))),
+    "damaged sparse": lambda rng, y: _damage_sparse(rng, y > 0),
     "texts": lambda rng, y: np.array([*map(str, y)]),
     "lists of labels": lambda rng, y: [[label] * rng.randrange(3) for label in y],
     "sets of labels": lambda rng, y: [{str(label)} for label in y],

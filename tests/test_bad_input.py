@@ -46,6 +46,13 @@ def empty(place):
     return matrix
 
 
+def end(number):
+    """Make a matrix that says at its end that it has so many entries."""
+    matrix = sparse.csc_array(X)
+    matrix.indptr[-1] = number
+    return matrix
+
+
 def shorten(name):
     matrix = sparse.csc_array(X)
     setattr(matrix, name, getattr(matrix, name)[:-1])
@@ -92,6 +99,7 @@ BAD_X = {
     "CSR with an index outside": (damage(99), ValueError, "X is a damaged CSR .* must be < 3"),
     "empty CSR with a row": (empty(5), ValueError, "X is a damaged CSR .*: the numbers in indptr"),
     "CSR with a negative index": (damage(-1), ValueError, "X is a damaged CSR .* must be >= 0"),
+    "CSC with a lowest number": (end(-(2**31)), ValueError, "X is a damaged CSC .*: the numbers"),
     "CSC of too few pointers": (shorten("indptr"), ValueError, r"X is a damaged CSC .* size \(?3"),
     "CSC of too few numbers": (shorten("data"), ValueError, "X is a damaged CSC .* same size"),
 }
@@ -196,6 +204,8 @@ BAD_Y = {
     "complex labels": (np.ones((20, 2), complex), ValueError, "2 columns with values such as"),
     "structured labels": (np.zeros((20, 2), "i4,f4"), ValueError, "2 columns with values such as"),
     "sparse counts": (sparse.csr_array(Y[:, None] * [2, 0]), ValueError, "with values such as 2"),
+    "damaged CSC": (end(-(2**31)), ValueError, "y is a damaged CSC .*: the numbers"),
+    "CSR with a label outside": (damage(99), ValueError, "y is a damaged CSR .* must be < 3"),
     "sparse NaN": (sparse.csr_array(Y[:, None] * [np.nan, 1]), ValueError, "y contains NaN"),
     "three dimensions": (np.ones((20, 2, 2), int), ValueError, r"1d array, got .* \(20, 2, 2\)"),
     "mixed types": (
@@ -291,7 +301,7 @@ BAD_PARAMS = [
     ({"verbose": -1}, "The 'verbose' parameter .* Got -1"),
     ({"callbacks": 7}, "The 'callbacks' parameter .* Got 7"),
     ({"callbacks": [print]}, "must be skorch callbacks .* Got <built-in function print>"),
-    ({"callbacks": [(3, Callback())]}, r"of callbacks must be a str. Got \(3, "),
+    ({"callbacks": [(3, Callback)]}, r"of callbacks must be a str. Got \(3, "),
     ({"lr": 3e38, "optimizer": "adam"}, r"lr=3e\+38 or optimizer_params do not suit Adam"),
     ({"callbacks": [("name", 3)]}, r"must be skorch callbacks .* Got \('name', 3\)"),
     ({"device": "gpu"}, "'gpu' is not available. On this machine there are: cpu"),

@@ -57,6 +57,24 @@ def as_array(values, name):
         ) from error
 
 
+def check_indices(X, name):
+    """Refuse a compressed matrix whose indices point outside it, where SciPy reads and writes."""
+    if X.format not in ("csr", "csc"):
+        return
+    make = {"csr": sparse.csr_array, "csc": sparse.csc_array}[X.format]
+    try:
+        # The check cuts off what is too long, which must not be the user's own.
+        make((X.data, X.indices, X.indptr), shape=X.shape).check_format(full_check=True)
+        # Where the last of them is not above 0, SciPy looks at no other. A difference of two may
+        # be more than their dtype holds.
+        if (X.indptr[1:] < X.indptr[:-1]).any():
+            raise ValueError("the numbers in indptr descend")
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is a damaged {X.format.upper()} matrix: {error}. Make it anew."
+        ) from error
+
+
 def find_fault(array):
     """Return the ValueError or TypeError that tells why an array is not real numbers, or None.
 
@@ -108,6 +126,7 @@ def _as_labels(y, name):
         # A sequence of which not every kind gives its items.
         y = as_array(y, name)
     if sparse.issparse(y) and _has_columns(y):
+        check_indices(y, name)
         return _as_indicator(y.toarray(), name)
     if sparse.issparse(y):
         raise TypeError(f"Sparse data was passed for {name}. Use {name}.toarray().ravel().")

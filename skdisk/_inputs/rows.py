@@ -11,7 +11,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import validate_data
 
 from .._network.surroundings import count_rows_at_once, leave_as_found
-from .arrays import NUMBERS, as_array, find_fault
+from .arrays import NUMBERS, as_array, check_indices, find_fault
 
 # Features get a warning whose standard deviations differ by more than this factor, the largest of
 # which is larger than this in root mean square, or whose rows are shorter than this: measured with
@@ -91,7 +91,7 @@ def _as_container(X, name):
     if sparse.issparse(X):
         if X.ndim != 2:
             raise ValueError(f"Expected 2D array, got {name} of shape {X.shape}, which is sparse.")
-        _check_indices(X, name)
+        check_indices(X, name)
     elif isinstance(X, pd.DataFrame):
         # Of sparse columns scikit-learn makes a sparse matrix, which can leave out zeros only.
         are_sparse = all(isinstance(dtype, pd.SparseDtype) for dtype in X.dtypes)
@@ -108,23 +108,6 @@ def _check_features(estimator, X, reset, name):
     if name != "X" and X.shape[1] != estimator.n_features_in_:
         raise ValueError(f"{name} has {X.shape[1]} features, X has {estimator.n_features_in_}.")
     validate_data(estimator, X, reset=reset, skip_check_array=True)
-
-
-def _check_indices(X, name):
-    """Refuse a compressed matrix whose indices point outside it, where SciPy reads and writes."""
-    if X.format not in ("csr", "csc"):
-        return
-    make = {"csr": sparse.csr_array, "csc": sparse.csc_array}[X.format]
-    try:
-        # The check cuts off what is too long, which must not be the user's own.
-        make((X.data, X.indices, X.indptr), shape=X.shape).check_format(full_check=True)
-        # Where the last of them is 0, SciPy looks at no other.
-        if (np.diff(X.indptr) < 0).any():
-            raise ValueError("the numbers in indptr descend")
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is a damaged {X.format.upper()} matrix: {error}. Make it anew."
-        ) from error
 
 
 def _as_csr(rows):
