@@ -3,8 +3,8 @@ BIN := .venv/bin
 # Two worker processes on two cores: a second thread in each would only get in the way.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-sets test-oldest test-newest checks long sanitize bench compare docs dist \
-	lint format clean
+.PHONY: help demo test test-sets test-oldest test-newest checks fuzz long sanitize fuzz-kernel \
+	coverage bench compare docs dist lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -47,33 +47,68 @@ test-newest: ## Run the tests with the newest versions that there are, PyTorch a
 checks: .venv/installed ## Run scikit-learn's checks on all drawn configurations (minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/test_sklearn_checks.py
 
+# What the long forms of tests draw with.
+SEED ?= 0
+
+fuzz: .venv/installed ## Make 100,000 drawn calls and 3,000 sequences of them, with SEED=n (minutes)
+	$(BIN)/python -m pytest -n 2 --long --seed $(SEED) tests/test_fuzz.py \
+		tests/test_sequences.py
+
 long: .venv/installed ## Interrupt fits everywhere, load a million mutated files (hours)
-	$(BIN)/python -m pytest -n 2 --long tests/test_interrupts.py tests/test_mutated_files.py \
-		tests/test_saving.py tests/test_load.py tests/test_extremes.py \
-		tests/test_reproducibility.py
+	$(BIN)/python -m pytest -n 2 --long --seed $(SEED) -m "long or not long" $(addprefix tests/test_,\
+		extremes.py interrupts.py load.py mutated_files.py reproducibility.py saving.py \
+		shared_estimators.py signals.py)
 
 # The kernel is built anew, beside a copy of the package, with GCC's sanitizers. Leaks are not looked
 # for: Python's own memory counts as leaked when it ends. Threads are watched without torch, whose
 # own threads the sanitizer does not know, and at addresses that it can map.
 comma := ,
-KERNEL_TESTS := $(addprefix $(CURDIR)/tests/,test_kernel.py test_kernel_threads.py)
+BORDER_TESTS := $(CURDIR)/tests/test_kernel_border.py
+THREADS_TESTS := $(CURDIR)/tests/test_kernel_threads.py
+KERNEL_TESTS := $(CURDIR)/tests/test_kernel.py $(BORDER_TESTS) $(THREADS_TESTS)
 PYTEST = $(abspath $(BIN))/python -m pytest -p no:cacheprovider
 # The sanitizer stands in for functions of libstdc++, which torch brings later.
 find_libraries = $(foreach name,$(1) stdc++,$(shell $(CC) -print-file-name=lib$(name).so))
-define build_sanitized
+define build_watched
 	rm -rf build/$(1) && mkdir -p build/$(1) && cp -r skdisk build/$(1)
 	rm -f build/$(1)/skdisk/_kernel/*.so
 	CFLAGS="-g $(2)" LDFLAGS="$(2)" $(BIN)/python -c "from setuptools import setup; setup()" \
 		--quiet build_ext --force --build-lib build/$(1) --build-temp build/$(1)-objects
 endef
 
-sanitize: .venv/installed ## Run the kernel's tests under address, undefined and thread sanitizers
-	$(call build_sanitized,address,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
+define test_addresses
+	$(call build_watched,address,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
 	cd build/address && LD_PRELOAD="$(call find_libraries,asan)" \
-		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(PYTEST) $(KERNEL_TESTS)
-	$(call build_sanitized,thread,-fsanitize=thread)
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(PYTEST) $(1)
+endef
+
+sanitize: .venv/installed ## Run the kernel's tests under address, undefined and thread sanitizers
+	$(call test_addresses,$(KERNEL_TESTS))
+	$(call build_watched,thread,-fsanitize=thread)
 	cd build/thread && LD_PRELOAD="$(call find_libraries,tsan)" TSAN_OPTIONS=halt_on_error=1 \
-		setarch --addr-no-randomize $(PYTEST) --noconftest $(lastword $(KERNEL_TESTS))
+		setarch --addr-no-randomize $(PYTEST) --noconftest $(THREADS_TESTS)
+
+TIME ?= 3600
+fuzz-kernel: .venv/installed ## Draw a million calls of the kernel; run libFuzzer TIME seconds
+	$(call test_addresses,--long --seed $(SEED) $(BORDER_TESTS))
+	@command -v clang >/dev/null || { echo "libFuzzer needs clang, which is not here."; exit 1; }
+	FUZZ_SECONDS=$(TIME) $(PYTEST) -m long --long --seed $(SEED) $(BORDER_TESTS)
+
+# The kernel's branches by Clang, of its own tests; the package's by coverage.py, of the suite.
+COVERED = $(CURDIR)/build/coverage
+LLVM = $(dir $(realpath $(shell command -v clang)))
+coverage: export CC = clang
+coverage: .venv/installed ## List the branches that no test takes (minutes)
+	@command -v clang >/dev/null || { echo "llvm-cov needs clang, which is not here."; exit 1; }
+	$(call build_watched,coverage,-fprofile-instr-generate -fcoverage-mapping)
+	cd $(COVERED) && LLVM_PROFILE_FILE=$(COVERED)/%p.profraw $(PYTEST) $(KERNEL_TESTS)
+	$(LLVM)llvm-profdata merge -sparse $(COVERED)/*.profraw -o $(COVERED)/kernel.profdata
+	$(LLVM)llvm-cov export -instr-profile $(COVERED)/kernel.profdata \
+		$(COVERED)/skdisk/_kernel/*.so >$(COVERED)/kernel.json
+	$(BIN)/coverage run -m pytest -n 2
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o $(COVERED)/python.json
+	$(BIN)/python tests/coverage_page.py $(COVERED)/kernel.json $(COVERED)/python.json
 
 bench: .venv/installed ## Measure skdisk beside its peers: tables and a picture in benchmarks/results
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

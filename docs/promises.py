@@ -30,9 +30,25 @@ PROMISES = {
             "test_interrupts.py::test_a_failed_fit_gives_back_what_it_was_lent",
         ],
         "No call changes what it is given.": ["test_data.py::test_the_input_is_not_changed"],
-        "Ctrl-C is raised, whole epochs are kept, and nothing is left behind.": [
+        "Ctrl-C, and what a handler of SIGTERM raises, is raised within a second; whole epochs "
+        "are kept, and nothing is left behind.": [
             "test_interrupts.py::test_an_interrupted_fit_leaves_whole_epochs_or_nothing",
-            "test_interrupts.py::test_signals_at_random_moments_leave_nothing_behind",
+            "test_interrupts.py::test_other_interrupted_calls_leave_all_as_it_was",
+            "test_signals.py::test_an_interrupted_fit_has_whole_epochs_and_can_be_repeated",
+            "test_signals.py::"
+            "test_an_interrupted_search_or_ensemble_is_as_before_and_can_be_repeated",
+            "test_signals.py::test_the_kernel_answers_signals_in_the_middle_of_an_epoch",
+        ],
+        "Threads get from estimators, own ones and shared ones, what one thread gets alone.": [
+            "test_shared_estimators.py::"
+            "test_threads_get_from_own_and_shared_estimators_what_one_gets",
+            "test_shared_estimators.py::test_what_threads_fit_and_read_at_once_is_one_of_the_fits",
+        ],
+        "Children of every kind predict and fit as their parent does, before it and after it.": [
+            "test_shared_estimators.py::"
+            "test_children_of_every_kind_predict_and_fit_between_fits_of_their_parent",
+            "test_shared_estimators.py::test_workers_that_are_forked_after_a_fit_share_it",
+            "test_processes.py::test_a_forked_child_predicts_and_fits_as_its_parent",
         ],
         "scikit-learn's checks of estimators pass.": [
             "test_sklearn_checks.py::test_scikit_learn_check_passes",
@@ -105,6 +121,9 @@ PROMISES = {
             "test_persistence.py::test_files_of_every_version_are_read",
         ],
         "Where saving fails or is killed, the file is the old one or the new one, whole.": [
+            "test_signals.py::test_an_interrupted_save_leaves_the_old_file_or_the_new_one_alone",
+            "test_signals.py::"
+            "test_a_killed_process_leaves_a_whole_file_and_at_most_a_temporary_one",
             "test_saving.py::test_on_a_full_disk_the_earlier_file_stays_whole",
             "test_saving.py::"
             "test_where_saves_are_killed_the_file_is_one_of_them_and_the_next_save_tidies_up",

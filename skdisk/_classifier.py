@@ -316,7 +316,9 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
     on), for which an epoch is a task.
 
     Ctrl-C during `fit` raises KeyboardInterrupt and leaves the estimator fitted as it was after
-    the last whole epoch (or untouched, if there was none).
+    the last whole epoch (or untouched, if there was none). So does what a handler of SIGTERM
+    raises, such as SystemExit. Either is raised within a second, also in the middle of an epoch,
+    unless a single step takes longer. Signals reach fits in the main thread only.
 
     A call leaves torch's modes and number of threads, warning filters and global generators as it
     found them, whatever ends it. One that fails also gives `callbacks`, an LRScheduler and a
@@ -590,9 +592,10 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         NotFittedError
             If the estimator has not been fitted.
         TypeError, ValueError
-            If a loaded estimator would not be this one: `classes_` are not strings, numbers or
-            bools; there are attributes that are neither parameters nor set by `fit`; a parameter
-            is not valid or cannot be written; or the network is not as `fit` makes it.
+            If `path` is no path, or a loaded estimator would not be this one: `classes_` are not
+            strings, numbers or bools; there are attributes that are neither parameters nor set by
+            `fit`; a parameter is not valid or cannot be written; or the network is not as `fit`
+            makes it.
         OSError
             If the file cannot be written. An earlier one is then as it was.
         """
@@ -621,8 +624,9 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         ------
         OSError
             If the file is not there or cannot be read.
-        ValueError
-            If `save` did not write it, it is damaged, or it needs a newer skdisk.
+        TypeError, ValueError
+            If `path` is no path, `save` did not write the file, it is damaged, or it needs a newer
+            skdisk.
         """
         return load(cls, path)
 
@@ -697,16 +701,25 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
     def _run_and_keep(self, trained, plan, given):
         """Run a training; keep the whole epochs of one that is interrupted, too."""
         try:
-            trained._run(plan, given)
-            if trained._result.ending is Ending.INTERRUPTED:
-                raise KeyboardInterrupt
+            interrupt = trained._run(plan, given)
         except KeyboardInterrupt:
-            if trained._result and trained.n_iter_ > trained._result.first_epoch:
-                self._keep(trained)
+            self._keep_epochs(trained)
             raise
+        if interrupt is not None:
+            self._keep_epochs(trained)
+            try:
+                raise interrupt
+            finally:
+                # A cycle through its traceback would hold the data.
+                del interrupt
         if trained.n_iter_ == 0 and trained._result.ending is Ending.STOPPED:
             raise RuntimeError("A callback stopped the training before its first epoch had ended.")
         self._keep(trained)
+
+    def _keep_epochs(self, trained):
+        """Take over the whole epochs of a training that was interrupted, if there are any."""
+        if trained._result and trained.n_iter_ > trained._result.first_epoch:
+            self._keep(trained)
 
     def _keep(self, trained):
         """Take over all that a training leaves behind."""
@@ -807,20 +820,23 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
 
     @with_callbacks
     def _run(self, plan, given):
-        """Train; tell the callbacks of scikit-learn, if there are any, of each epoch."""
+        """Train; tell the callbacks of scikit-learn, if there are any, of each epoch.
+
+        Return the exception that is to be raised after an interrupt, or None.
+        """
         if not getattr(self, "_skl_callbacks", None):
-            self._result = train(plan, self._state)
-            return
+            self._result, interrupt = train(plan, self._state)
+            return interrupt
         names = ("classes_", "n_features_in_", "feature_names_in_", "_settings")
         fitted = {name: getattr(self, name) for name in names if hasattr(self, name)}
         context = self._init_callback_context(max_subtasks=plan.n_epochs)
         context.call_on_fit_task_begin(estimator=self, **given)
         tasks = FitTasks(self, context, given, lambda state: {**fitted, "_state": state})
         plan = plan._replace(watchers=(tasks, *plan.watchers))
-        self._result = train(plan, self._state)
-        if self._result.ending is Ending.INTERRUPTED:
-            return
-        context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
+        self._result, interrupt = train(plan, self._state)
+        if interrupt is None:
+            context.call_on_fit_task_end(estimator=self, **given, reconstruction_attributes={})
+        return interrupt
 
     def _warn_of_convergence(self, plan):
         result = self._result
@@ -867,6 +883,10 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
                 raise TypeError(
                     "callbacks must be skorch callbacks or pairs (name, callback). Got "
                     f"{item!r} among them. Callbacks of scikit-learn are set by set_callbacks."
+                )
+            if isinstance(item, tuple) and not isinstance(item[0], str):
+                raise TypeError(
+                    f"The name in a pair (name, callback) of callbacks must be a str. Got {item!r}"
                 )
         check_class_weight(self.class_weight)
         resolve_device(self.device)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
@@ -46,6 +47,12 @@ def _find_classifier(estimator):
             )
     check_is_fitted(found)
     return found
+
+
+def _is_list(values):
+    """Tell whether there are items, one for each fit as it may be."""
+    is_array = isinstance(values, (np.ndarray, pd.Series)) and values.ndim > 0
+    return is_array or (isinstance(values, Sequence) and not isinstance(values, (str, bytes)))
 
 
 def _write_value(value):
@@ -172,9 +179,10 @@ class LossCurveDisplay:
         Raises
         ------
         NotFittedError, TypeError
-            If an estimator has not been fitted, or is not as described.
+            If an estimator has not been fitted, or an argument is not as described.
         ValueError
-            If the list is empty, or of another length than `name` or `curve_kwargs`.
+            If the list is empty, or of another length than `name` or `curve_kwargs`, or
+            `curve_kwargs` has what matplotlib does not know.
         ImportError
             If matplotlib is not installed.
         """
@@ -220,7 +228,10 @@ class LossCurveDisplay:
         Raises
         ------
         ValueError
-            If lists that belong together have different lengths.
+            If lists that belong together have different lengths, or `curve_kwargs` has what
+            matplotlib does not know.
+        TypeError
+            If an argument is not as described.
         ImportError
             If matplotlib is not installed.
         """
@@ -230,6 +241,10 @@ class LossCurveDisplay:
             raise ImportError(
                 "LossCurveDisplay needs matplotlib to draw: pip install 'skdisk[plot]'"
             ) from error
+        if not isinstance(ax, (plt.Axes, type(None))):
+            raise TypeError(f"ax must be matplotlib Axes or None. Got {ax!r}.")
+        if not isinstance(log, (bool, np.bool_)):
+            raise TypeError(f"log must be a bool. Got {log!r}.")
         curves = list(self._iterate_curves(curve_kwargs, plt))
         place = {}
         if ax is None:
@@ -265,24 +280,33 @@ class LossCurveDisplay:
             # matplotlib would give the same colour to several.
             colors = plt.colormaps["viridis"](np.linspace(0, 0.9, n_fits))
             curve_kwargs = [{"color": color} for color in colors]
-        elif not isinstance(curve_kwargs, (list, tuple)):
+        elif curve_kwargs is None or isinstance(curve_kwargs, dict):
             curve_kwargs = [curve_kwargs or {}] * n_fits
         parts = {"valid_loss": self.valid_loss, "best_epoch": self.best_epoch, "name": self.name}
         parts["curve_kwargs"] = curve_kwargs
         for name, values in parts.items():
             if values is None:
                 parts[name] = [None] * n_fits
-            elif isinstance(values, str) or len(values) != n_fits:
+            elif not _is_list(values) or len(values) != n_fits:
                 raise ValueError(
                     f"{name} must be a list with one item for each fit, of which there are "
                     f"{n_fits}. Got {values!r}."
                 )
+        for name, kinds in (("name", (str, type(None))), ("curve_kwargs", dict)):
+            if not all(isinstance(item, kinds) for item in parts[name]):
+                what = {"name": "str or None", "curve_kwargs": "dict"}[name]
+                raise TypeError(f"{name} must have a {what} for each fit. Got {parts[name]!r}.")
         return zip(self.train_loss, *parts.values(), strict=True)
 
     def _plot_curve(self, train_loss, valid_loss, best_epoch, name, style):
         """Draw one fit; matplotlib keeps labels that begin with "_" out of the legend."""
         ax, epochs = self.ax_, range(1, len(train_loss) + 1)
-        (train,) = ax.plot(epochs, train_loss, **{"label": name or "_training", **style})
+        try:
+            (train,) = ax.plot(epochs, train_loss, **{"label": name or "_training", **style})
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"curve_kwargs must be what matplotlib's plot takes. Got {style!r}: {error}"
+            ) from error
         self.lines_.append(train)
         if valid_loss is not None:
             (valid,) = ax.plot(epochs, valid_loss, color=train.get_color())

@@ -252,7 +252,8 @@ class FittedNetwork:
     @explain_want_of_memory
     def net_(self) -> NeuralNetClassifier:
         """The skorch net, made when somebody asks for it."""
-        return self._state.net or make_net(self._settings, self._state)
+        state = self._state
+        return state.net or state.set_first_net(make_net(self._settings, state))
 
     @property
     def module_(self) -> nn.Module:

@@ -135,10 +135,20 @@ def _restore(training):
     return {"_settings": settings, "_state": state, "_result": result}
 
 
+def _check_path(path):
+    """Check the name of a file, and make it text."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path must be a str, bytes or os.PathLike. Got {path!r}.")
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise ValueError(f"path must have no null character, which no file has. Got {path!r}.")
+    return text
+
+
 def save(estimator, path):
     """Write a fitted estimator to a file; its method `save` says what may be raised."""
     check_is_fitted(estimator)
-    path = Path(os.path.realpath(os.fsdecode(path)))
+    path = Path(os.path.realpath(_check_path(path)))
     description, lost = _describe(estimator)
     arrays = {}
     text = json.dumps(encode(description, arrays), separators=(",", ":"))
@@ -161,7 +171,7 @@ def save(estimator, path):
 
 def load(cls, path):
     """Make an estimator from a file; its method `load` says what may be raised."""
-    path = Path(os.fsdecode(path))
+    path = Path(_check_path(path))
     data = path.read_bytes()
     metadata = check_file(data, path)
     try:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 from scipy import sparse
+from skorch.callbacks import Callback
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble
 
@@ -71,6 +72,11 @@ BAD_X = {
     "strings": (STRINGS.to_numpy(), ValueError, "'red'.*takes numbers.*ColumnTransformer"),
     "complex": (X + 1j, ValueError, "Complex data not supported"),
     "None": (None, ValueError, "Expected 2D array of numbers, .* and dtype object"),
+    "lazy frame": (
+        pl.LazyFrame(X),
+        TypeError,
+        r"X is a LazyFrame, whose rows are yet to be computed. Pass X.collect\(\)",
+    ),
     "dict": ({"a": [1] * 20}, ValueError, "Expected 2D array of numbers, .* and dtype object"),
     "structured": (np.zeros(20, "i4,f4"), ValueError, "Expected 2D array of numbers"),
     "masked": (np.ma.array(X, mask=X > 1), ValueError, "X has masked values. Fill them in"),
@@ -231,6 +237,14 @@ BAD_Y = {
     "empty frame": (pd.DataFrame(), ValueError, r"y should be a 1d array, got .* \(0, 0\)"),
     "scalar": (3, ValueError, "y should be a 1d array"),
     "set": ({0, 1}, ValueError, "y should be a 1d array"),
+    "durations of no unit": (Y.astype("m8"), ValueError, "y has labels of the type timedelta64"),
+    "a view of a number": (memoryview(np.array(1)), ValueError, "y should be a 1d array"),
+    "floats that no int can be": (
+        np.where(Y, 0.5, 1e300),
+        ValueError,
+        "Unknown label type|not among the classes",
+    ),
+    "lazy frame": (pl.LazyFrame({"a": Y}), ValueError, "y should be a 1d array"),
     "sparse": (sparse.csr_array(Y[:, None]), TypeError, "Sparse data was passed for y"),
     "meta tensor": (torch.ones(20, device="meta"), ValueError, "y cannot be .* no data"),
     "sparse tensor": (torch.ones(20).to_sparse(), ValueError, "y cannot be .*to_dense"),
@@ -277,6 +291,8 @@ BAD_PARAMS = [
     ({"verbose": -1}, "The 'verbose' parameter .* Got -1"),
     ({"callbacks": 7}, "The 'callbacks' parameter .* Got 7"),
     ({"callbacks": [print]}, "must be skorch callbacks .* Got <built-in function print>"),
+    ({"callbacks": [(3, Callback())]}, r"of callbacks must be a str. Got \(3, "),
+    ({"lr": 3e38, "optimizer": "adam"}, r"lr=3e\+38 or optimizer_params do not suit Adam"),
     ({"callbacks": [("name", 3)]}, r"must be skorch callbacks .* Got \('name', 3\)"),
     ({"device": "gpu"}, "'gpu' is not available. On this machine there are: cpu"),
     ({"device": "cuda:99"}, "'cuda:99' is not available. On this machine there are: cpu"),
@@ -470,6 +486,24 @@ def test_a_number_of_any_type_is_the_same_number(names, value, same):
                 clf = make_clf(**params | {name: number}).fit(X, Y)
             fits.append(([p.tolist() for p in clf.module_.parameters()], clf.loss_curve_))
         assert fits[0] == fits[1], name
+
+
+@pytest.mark.parametrize("value", [20, 10**30])
+def test_a_batch_may_be_larger_than_any_number_of_rows(value):
+    expected = make_clf(batch_size=32, fused=False).fit(X, Y)
+    clf = make_clf(batch_size=value, fused=False).fit(X, Y)
+    assert clf.loss_curve_ == expected.loss_curve_
+
+
+def test_a_view_of_memory_has_labels_too():
+    for labels in (np.array(["a", "b"] * 10, object), Y, np.eye(2, dtype=int)[Y]):
+        clf, expected = make_clf().fit(X, memoryview(labels)), make_clf().fit(X, labels)
+        assert clf.predict(X).tolist() == expected.predict(X).tolist()
+
+
+def test_a_penalty_of_true_is_one():
+    fits = [make_clf(weight_decay=value, fused=False).fit(X, Y) for value in (True, 1)]
+    assert fits[0].coefs_[0].tolist() == fits[1].coefs_[0].tolist()
 
 
 def test_the_patience_counts_with_all_digits_of_the_loss():

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
@@ -262,6 +263,30 @@ def test_lists_have_an_item_for_each_fit(clf, options, match):
     with pytest.raises(ValueError, match=match):
         LossCurveDisplay.from_estimator([clf, clf], **options)
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"ax": "ax"}, TypeError, "ax must be matplotlib Axes or None. Got 'ax'"),
+        ({"ax": Figure()}, TypeError, "ax must be matplotlib Axes or None. Got <Figure"),
+        ({"log": np.array([1, 2])}, TypeError, r"log must be a bool. Got array\(\[1, 2\]\)"),
+        ({"log": "no"}, TypeError, "log must be a bool. Got 'no'"),
+        ({"name": 3}, ValueError, "name must be a list with one item for each fit.* Got 3"),
+        ({"name": np.array(0.5)}, ValueError, "name must be a list with one item"),
+        ({"name": [3]}, TypeError, r"name must have a str or None for each fit. Got \[3\]"),
+        ({"curve_kwargs": 3}, ValueError, "curve_kwargs must be a list with one item"),
+        ({"curve_kwargs": [None]}, TypeError, "curve_kwargs must have a dict for each fit"),
+        ({"curve_kwargs": {1: 2}}, ValueError, "curve_kwargs must be what matplotlib's plot"),
+        ({"curve_kwargs": {"x": 2}}, ValueError, r"curve_kwargs must .* Got {'x': 2}: .*'x'"),
+        ({"curve_kwargs": {"alpha": 3}}, ValueError, "curve_kwargs must be what .* outside 0-1"),
+    ],
+    ids=str,
+)
+def test_what_matplotlib_cannot_draw_is_refused_by_name(clf, options, error, match):
+    ax = Figure().add_subplot()
+    with pytest.raises(error, match=match):
+        LossCurveDisplay.from_estimator(clf, **{"ax": ax} | options)
 
 
 def test_a_curve_that_is_not_in_a_list_is_refused():

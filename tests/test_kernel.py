@@ -245,6 +245,8 @@ def test_instruction_sets_that_fuse_give_equal_bits(seed):
 @example(n_features=5, hidden=[], n_classes=100, n_rows=40, batch_size=16, output="sigmoid")
 # Matrices that are multiplied block by block: their rows, and the rows of the batch.
 @example(n_features=2100, hidden=[70], n_classes=3, n_rows=50, batch_size=50, output="softmax")
+# Rows of weights that would share few sets of the cache are padded by more.
+@example(n_features=128, hidden=[120], n_classes=3, n_rows=40, batch_size=20, output="softmax")
 @example(n_features=3, hidden=[900, 80], n_classes=3, n_rows=40, batch_size=20, output="softmax")
 @example(n_features=3, hidden=[80, 9], n_classes=3, n_rows=1300, batch_size=1200, output="softmax")
 @example(n_features=3, hidden=[80, 9], n_classes=3, n_rows=1300, batch_size=1200, output="sigmoid")
@@ -282,7 +284,7 @@ def test_epochs_in_one_call_are_epochs_in_many(instruction_set):
 
 
 @pytest.mark.parametrize("instruction_set", SETS)
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.999])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.999, math.nextafter(1, 0)])
 def test_dropout_masks_are_those_of_the_module(p, instruction_set):
     """A step on one row changes the weights that lead on from a unit where it was not dropped."""
     network, how = Network((1, 200, 2), "identity"), Settings(1, dropout=(p,))
@@ -657,12 +659,24 @@ def make_unaligned(array):
     return unaligned
 
 
+class Awkward:
+    def __bool__(self):
+        raise RuntimeError("neither true nor false")
+
+
+class Greedy:
+    def __float__(self):
+        raise MemoryError("no memory for a number")
+
+
 # (argument, function of the right value and all arguments, error, words)
 NONSENSE = [
     ("instruction_set", lambda v, a: "sse9", ValueError, "instruction_set must be one of base, "),
-    ("instruction_set", lambda v, a: None, TypeError, "must be str, not None"),
+    ("instruction_set", lambda v, a: None, TypeError, "instruction_set must be a string. Got"),
+    ("instruction_set", lambda v, a: b"base", TypeError, "Got <class 'bytes'> instead"),
     ("activation", lambda v, a: "swish", ValueError, "activation must be one of relu, tanh"),
-    ("activation", lambda v, a: "relu\0", ValueError, "null character"),
+    ("activation", lambda v, a: "relu\0", ValueError, "activation must be one of .* Got 'relu\0"),
+    ("output", lambda v, a: "\udc80", ValueError, "output must be one of .* Got '\udc80'"),
     ("output", lambda v, a: "logistic", ValueError, "output must be one of softmax, sigmoid. Got"),
     ("output", lambda v, a: "sigmoid", TypeError, "labels must be an array of float32"),
     ("optimizer", lambda v, a: "lbfgs", ValueError, "optimizer must be one of sgd, adam, adamw"),
@@ -686,8 +700,10 @@ NONSENSE = [
         "at least 1. Got -9223372036",
     ),
     ("layer_sizes", lambda v, a: change(v, 1, 2**62), ValueError, "layer_sizes are too large"),
+    ("layer_sizes", lambda v, a: np.full(3, 2**31), ValueError, "layer_sizes are too large"),
+    ("layer_sizes", lambda v, a: np.ones(10**6 + 2, int), ValueError, "2 to 1000001 items"),
     ("layer_sizes", lambda v, a: change(v, 0, 2**63 - 1), ValueError, "layer_sizes are too large"),
-    ("layer_sizes", lambda v, a: change(v, 2, 2**31), ValueError, "at most 2147483647 outputs"),
+    ("layer_sizes", lambda v, a: change(v, 2, 2**31), ValueError, "must have 10737418256 items"),
     (
         "layer_sizes",
         lambda v, a: change(v, 0, 4),
@@ -731,6 +747,8 @@ NONSENSE = [
     ("momentum", lambda v, a: 10**400, ValueError, "momentum is too large a number"),
     ("momentum", lambda v, a: "0.9", TypeError, "momentum must be a number. Got <class 'str'>"),
     ("nesterov", lambda v, a: np.array([]), TypeError, "nesterov must be true or false. Got"),
+    ("nesterov", lambda v, a: Awkward(), TypeError, "nesterov must be true or false. Got"),
+    ("momentum", lambda v, a: Greedy(), MemoryError, "no memory for a number"),
     ("beta1", lambda v, a: np.array([True]), TypeError, "beta1 must be a number. Got .*ndarray"),
     ("weight_decay", lambda v, a: math.nan, ValueError, "weight_decay must be .* Got nan"),
     ("beta1", lambda v, a: 1.0, ValueError, "beta1 must be at least 0 and below 1. Got 1"),
@@ -776,6 +794,7 @@ NONSENSE = [
         "row_weights must be finite .* nan",
     ),
     ("row_weights", lambda v, a: change(v, 0, -1), ValueError, "row_weights must be .* Got -1"),
+    ("row_weights", lambda v, a: change(v, 0, np.inf), ValueError, "row_weights .* Got inf"),
     ("row_weights", lambda v, a: v[1:], ValueError, "row_weights must have 10 items"),
     ("row_keys", lambda v, a: None, ValueError, "dropout must have row_keys and seeds"),
     ("row_keys", lambda v, a: v[1:], ValueError, "row_keys must have 10 items"),
@@ -805,6 +824,64 @@ def test_nonsense_is_refused_before_anything_is_changed(name, spoil, error, word
     with pytest.raises(error, match=words):
         kernel.trainer._compiled.train(**arguments)
     assert copy_arrays(arguments) == before
+
+
+def test_items_may_say_that_their_bytes_have_the_order_of_the_machine():
+    arguments = make_arguments()
+    plain = kernel.trainer._compiled.train(**arguments)
+    weights = memoryview(make_arguments()["row_weights"].tobytes())
+    arguments = make_arguments() | {"row_weights": weights.cast("@f")}
+    assert kernel.trainer._compiled.train(**arguments) == plain
+
+
+# For no epoch at all; (features, rows of an epoch): of the parts of the memory one cannot be
+# counted, in numbers or in bytes; one is too large; all together are.
+@pytest.mark.parametrize(
+    ("n_features", "n_rows"), [(33, 2**59), (1, 2**58), (1, 2**55), (32, 2**54 - 32)]
+)
+def test_memory_that_cannot_be_counted_is_want_of_memory(n_features, n_rows):
+    network, how = Network((n_features, 2)), Settings(2**60)
+    state = make_state(network, how, make_parameters(network))
+    orders = np.zeros((0, n_rows), dtype=np.int64)
+    with pytest.raises(MemoryError):
+        kernel.train(network, how, state, make_data(network, 3), orders, np.zeros(0))
+
+
+def test_what_is_computed_must_not_lie_where_it_is_computed_from():
+    network, memory = Network((2, 2)), np.zeros(40)
+    X, out = memory[:8].reshape(4, 2), memory[7:15].reshape(4, 2)
+    parameters = memory.view(np.float32)[14:20]
+    for rows, weights, name in [(X, np.zeros(6, "f4"), "X"), (X.copy(), parameters, "parameters")]:
+        with pytest.raises(ValueError, match=f"{name} must not share memory|out and {name} must"):
+            kernel.predict(network, weights, rows, out=out)
+        narrow = memory.view(np.float32)[14:22].reshape(4, 2)
+        with pytest.raises(ValueError, match=f"{name} must not share memory|out and {name} must"):
+            kernel.compute_outputs(network, weights, rows, out=narrow)
+    assert not memory.any()
+
+
+def test_a_number_that_changes_arrays_while_it_is_read_does_no_harm():
+    network, X = Network((3, 2)), np.zeros((1, 3), dtype=np.float32)
+
+    class Layer:
+        def __index__(self):
+            sizes[0] = 4
+            return 1
+
+    sizes, out = np.array(network.layer_sizes), np.zeros((1, 2), dtype=np.float32)
+    with pytest.raises(ValueError, match=r"parameters must have 10 items\. Got 8"):
+        kernel.trainer._compiled.compute_outputs(
+            instruction_set=SETS[-1],
+            layer_sizes=sizes,
+            activation="relu",
+            output="softmax",
+            parameters=make_parameters(network),
+            values=X,
+            indices=None,
+            indptr=None,
+            layer=Layer(),
+            out=out,
+        )
 
 
 def make_csr_arguments():
@@ -934,6 +1011,7 @@ def test_drawn_nonsense_is_refused_or_makes_sense(make, junk):
         ),
         (kernel.compute_outputs, {"layer": 0}, ValueError, "layer must be 1 to 1. Got 0"),
         (kernel.compute_outputs, {"layer": 2}, ValueError, "layer must be 1 to 1. Got 2"),
+        (kernel.compute_outputs, {"layer": -9}, ValueError, "layer must be 1 to 1. Got -9"),
         (
             kernel.compute_outputs,
             {"out": np.empty((5, 2))},
@@ -983,19 +1061,29 @@ def test_want_of_memory_is_an_error_that_changes_nothing():
 import resource
 import numpy as np
 from skdisk import _kernel as kernel
-network, how = kernel.Network((1, 1000, 2)), kernel.Settings(10**7)
+network, how = kernel.Network((1, 10**6, 2)), kernel.Settings(10**5)
 state = kernel.State(np.zeros(network.count_parameters(), np.float32))
-data = kernel.Data(np.ones((1, 1), np.float32), np.zeros(1, int))
-orders = np.zeros((1, 10**7), int)
+X, out = np.ones((1, 1), np.float32), np.zeros((1, 2))
+data, orders = kernel.Data(X, np.zeros(1, int)), np.zeros((1, 10**5), int)
+hidden = np.zeros((1, 10**6), np.float32)
+deep = kernel.Network((1,) * (10**6 + 1))
+deep_state = kernel.State(np.zeros(deep.count_parameters(), np.float32))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
-try:
-    kernel.train(network, how, state, data, orders, np.ones(1))
-except MemoryError:
-    print(state.parameters.any(), state.n_steps)
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
+for call in (
+    lambda: kernel.train(network, how, state, data, orders, np.ones(1)),
+    lambda: kernel.train(deep, how, deep_state, data, orders, np.ones(1)),
+    lambda: kernel.evaluate(network, state.parameters, data),
+    lambda: kernel.predict(network, state.parameters, X, out=out),
+    lambda: kernel.compute_outputs(network, state.parameters, X, 1, out=hidden),
+):
+    try:
+        call()
+    except MemoryError:
+        print(state.parameters.any(), state.n_steps, out.any(), hidden.any())
 """
     result = run_program(program)
-    assert result.stdout == "False 0\n", result.stderr
+    assert result.stdout == "False 0 False False\n" * 5, result.stderr
 
 
 def test_an_environment_variable_chooses_the_instruction_set(monkeypatch):

@@ -274,6 +274,16 @@ def test_a_search_over_optimisers_needs_no_other_parameters(disk, params):
     assert np.isfinite(search.fit(*disk).cv_results_["mean_test_score"]).all()
 
 
+@pytest.mark.parametrize("fused", ["auto", False])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_scheduler_may_come_when_there_are_epochs_already(make_clf, disk, optimizer, fused):
+    clf = make_clf(fused=fused, optimizer=optimizer, warm_start=True, max_epochs=2).fit(*disk)
+    scheduler = LRScheduler("StepLR", step_size=1, gamma=0.1)
+    clf.set_params(callbacks=[scheduler], max_epochs=3).fit(*disk)
+    # It counts the epochs before, in which the rate was not its own.
+    assert clf.history_["lr"].tolist() == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.0001])
+
+
 def test_a_scheduler_of_skorch_may_be_the_schedule(make_clf, get_weights, disk, has_kernel):
     scheduler = LRScheduler("StepLR", step_size=2, gamma=0.1)
     clf = make_clf(lr_schedule=scheduler, max_epochs=5).fit(*disk)
@@ -623,6 +633,16 @@ def test_lbfgs_ends_where_it_finds_no_finite_loss(make_clf, disk, optimizer, wei
     )
     with pytest.warns(ConvergenceWarning, match="diverged in epoch 1"):
         clf.fit(*disk)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The features are large")
+@pytest.mark.parametrize("lr", [1e30, 3e38])
+@pytest.mark.parametrize("activation", ["relu", "selu"])
+def test_a_line_search_comes_back_from_a_loss_that_is_nan(make_clf, activation, lr):
+    X, y = make_disk(20, random_state=0)
+    clf = make_clf(hidden_layer_sizes=(3,), activation=activation, optimizer="lbfgs", lr=lr)
+    assert np.isfinite(clf.fit(1e10 * X, y).predict_proba(1e10 * X)).all()
 
 
 @pytest.mark.parametrize("n_finite", [0, 2])

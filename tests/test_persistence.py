@@ -636,9 +636,18 @@ def test_a_path_has_many_types(make_clf, disk, path, make):
 
 
 @pytest.mark.parametrize("method", ["save", "load"])
-@pytest.mark.parametrize("path", [3, None], ids=repr)
-def test_what_is_no_path_is_python_s_own_error(make_clf, disk, method, path):
-    with pytest.raises(TypeError, match=r"expected str, bytes or os\.PathLike object, not"):
+@pytest.mark.parametrize(
+    ("path", "error", "match"),
+    [
+        (3, TypeError, r"path must be a str, bytes or os\.PathLike. Got 3"),
+        (None, TypeError, r"path must be a str, bytes or os\.PathLike. Got None"),
+        ("a\0b", ValueError, r"path must have no null character.* Got 'a\\x00b'"),
+        (b"\0", ValueError, "path must have no null character"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_path_is_refused(make_clf, disk, method, path, error, match):
+    with pytest.raises(error, match=match):
         getattr(make_clf().fit(*disk), method)(path)
 
 
@@ -726,6 +735,10 @@ OTHERS = {
     "foreign": (safetensors.torch.save(WEIGHTS), "of another program. .*torch.load_file"),
     "foreign with metadata": (safetensors.torch.save(WEIGHTS, {"format": "pt"}), "another prog"),
     "deep header": (b"\xff" * 6 + b"\0\0" + b'{"a":' * 100_000, "is damaged in its header"),
+    "other encoding": (
+        b"\x1a" + bytes(7) + '{"a":{"b":1}}'.encode("utf-16-le"),
+        "is damaged in its header",
+    ),
     "no version": (pack({"format": "skdisk.MLPDiskClassifier"}, {}), "version None, which no sk"),
     "no estimator": (
         pack({"format": "skdisk.MLPDiskClassifier", "format_version": "1"}, {}),

@@ -21,7 +21,7 @@ import pytest
 
 from skdisk import MLPDiskClassifier
 
-N_ROUNDS, N_ROUNDS_LONG = 5, 3000
+N_ROUNDS, N_ROUNDS_LONG = 5, 1000
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
 

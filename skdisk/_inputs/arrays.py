@@ -22,6 +22,8 @@ NUMBERS = "biuf"
 FLOATS_OF_NUMPY = (torch.float16, torch.float32, torch.float64)
 # The kinds of labels: what NumPy can sort and compare. Strings may be objects as well.
 KINDS = {**dict.fromkeys(NUMBERS, "numbers"), "U": "strings", "M": "dates", "m": "durations"}
+# A duration of no unit, which cannot be compared with others.
+GENERIC = np.dtype("m8")
 # What to do about labels that are not among the classes.
 REMEDIES = {
     "y": "Pass all classes on the first call of partial_fit, or fit anew with warm_start=False.",
@@ -102,6 +104,9 @@ def _as_labels(y, name):
         raise ValueError(
             f"The estimator requires {name} to be passed, but the target {name} is None."
         )
+    if isinstance(y, memoryview):
+        # A sequence of which not every kind gives its items.
+        y = as_array(y, name)
     if sparse.issparse(y) and _has_columns(y):
         return _as_indicator(y.toarray(), name)
     if sparse.issparse(y):
@@ -184,10 +189,11 @@ def _settle_dtype(labels, cells, name):
         dtype = np.dtype(np.float64)
     with np.errstate(over="ignore"):
         settled = settled.astype(dtype, copy=False)
+    is_known = dtype.kind in KINDS and dtype != GENERIC
     if cells is None:
-        is_same = dtype.kind in KINDS and (settled == labels).all()
+        is_same = is_known and (settled == labels).all()
     else:
-        is_same = dtype.kind in KINDS and settled.ndim == 1 and settled.tolist() == cells
+        is_same = is_known and settled.ndim == 1 and settled.tolist() == cells
     if not is_same and cells and all(isinstance(cell, str) for cell in cells):
         # NumPy's own strings lose null characters at the end.
         return np.array(cells, dtype=object)
@@ -211,7 +217,9 @@ def find_classes(y):
     classes = np.unique(y)
     # Of no other labels has scikit-learn anything to say, and it takes its time.
     if classes.dtype.kind == "f" or 2 * len(classes) > len(y):
-        check_classification_targets(y)
+        # It looks whether floats are ints by making ints of them, which not all can be.
+        with np.errstate(invalid="ignore"):
+            check_classification_targets(y)
     return classes
 
 

@@ -30,6 +30,8 @@ DECAY_OF_ROWS, MOST_DECAY = 6, 0.01
 # What lr_schedule="plateau" does. Of factors from 0.1 to 0.5 and patiences from 1 to 10 these have
 # the lowest mean log loss on unseen rows of six sets of 150 to 1,800 rows, in 30 and 100 epochs.
 PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.5, 3
+# A rate or penalty above this may be infinite where an optimiser multiplies it.
+LARGE = 1e30
 # What other optimisers ignore, even those that have an argument of that name.
 OF_SGD = ("momentum", "nesterov")
 
@@ -72,14 +74,18 @@ def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
                 f"{cls.__name__} has no argument {name!r}, which is {value!r}: leave it out. It "
                 f"has: {', '.join(name for name in known if name != 'params')}."
             )
-    if given or cls not in OPTIMIZERS.values():
+    is_large = any(isinstance(v, float) and v > LARGE for v in arguments.values())
+    if given or is_large or cls not in OPTIMIZERS.values():
         _try_step(cls, arguments)
     return cls, arguments
 
 
 def _resolve_own(cls, own, known, n_rows):
-    """Replace "auto", and leave out what the optimiser ignores."""
-    own = dict(own)
+    """Replace "auto", make floats of bools, and leave out what the optimiser ignores."""
+    own = {
+        name: value if name == "nesterov" or isinstance(value, str) else float(value)
+        for name, value in own.items()
+    }
     is_sgd = issubclass(cls, torch.optim.SGD)
     if own["weight_decay"] == "auto":
         is_needed = (is_sgd or cls is FullBatchLBFGS) and n_rows is not None
@@ -105,8 +111,8 @@ def _try_step(cls, arguments):
         optimizer.step(lambda: torch.zeros(()))
     except Exception as error:
         raise ValueError(
-            f"optimizer_params do not suit {cls.__name__}, or that does not suit the network: "
-            f"{error}"
+            f"lr={arguments['lr']!r} or optimizer_params do not suit {cls.__name__}, or that does "
+            f"not suit the network: {error}"
         ) from error
 
 

@@ -131,7 +131,8 @@ def check_file(data, path):
         raise ValueError(f"{path} is {what}. Give a file that MLPDiskClassifier.save wrote.")
     try:
         end = 8 + int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8:end]).get("__metadata__")
+        # As text: of bytes, json reads other encodings too, which safetensors does not.
+        metadata = json.loads(data[8:end].decode()).get("__metadata__")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} was cut off or is damaged in its header. {again}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:

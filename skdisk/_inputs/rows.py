@@ -83,6 +83,11 @@ def _is_good_array(X):
 
 def _as_container(X, name):
     """Make what is neither sparse nor a frame an array, and refuse what holds no numbers."""
+    if not isinstance(X, pd.DataFrame) and callable(getattr(X, "collect", None)):
+        raise TypeError(
+            f"{name} is a {type(X).__name__}, whose rows are yet to be computed. Pass "
+            f"{name}.collect()."
+        )
     if sparse.issparse(X):
         if X.ndim != 2:
             raise ValueError(f"Expected 2D array, got {name} of shape {X.shape}, which is sparse.")

@@ -52,7 +52,12 @@
 #endif
 
 /* Between parts of a block of memory the address sanitizer sees only what it is told. */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__has_feature) /* Clang's way to say it, __SANITIZE_ADDRESS__ is GCC's */
+#define HAS_FEATURE(name) __has_feature(name)
+#else
+#define HAS_FEATURE(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || HAS_FEATURE(address_sanitizer)
 #include <sanitizer/asan_interface.h>
 #define GAP ALIGNMENT
 #else
@@ -66,6 +71,8 @@
 #define SUM_LANES     16    /* lanes of a sum across lanes */
 #define WIDEST_PANEL  32    /* rows of data in a panel of the widest vectors */
 #define CACHED_FLOATS 32768 /* a part of the second cache, for the left side of a product */
+/* A use of a weight for a row takes about 0.03 to 1 ns. */
+#define USES_UNTIL_ASKED (1 << 22)
 
 /* --------------------------------------------------------------------- numbers without vectors */
 
@@ -183,6 +190,8 @@ typedef struct {
     const Settings *settings;
     const Data *data;
     const Epochs *epochs;
+    const Watch *watch;
+    int64_t since_asked;
     Layer *layers; /* L + 1 */
     /* Parameters, gradient and memory with rows padded to whole vectors; the padding stays out of
        all results. */
@@ -191,11 +200,19 @@ typedef struct {
     int64_t n_steps;
     int64_t room; /* rows of the largest batch, padded to whole panels */
     float *r, *row_losses;
-    int32_t *labels; /* of softmax: y */
+    int64_t *labels; /* of softmax: y */
     float *T;        /* of sigmoid: T, which lies like Z_L */
     int32_t *row_bits;
     void *block;
 } Training;
+
+/* Tell whether to go on, after `uses` more uses of a weight for a row. */
+static bool goes_on(const Watch *watch, int64_t uses, int64_t *since_asked) {
+    *since_asked += uses;
+    if (*since_asked < USES_UNTIL_ASKED) return true;
+    *since_asked = 0;
+    return watch->goes_on(watch->caller);
+}
 
 /* Whether an optimiser remembers something in memory i. */
 static bool remembers(const Settings *settings, int i) {
@@ -245,7 +262,7 @@ static void lay_out(Training *t, Cursor *cursor) {
     t->row_losses = take(cursor, t->room, 1, sizeof(float));
     if (t->network->output == SIGMOID)
         t->T = take(cursor, t->network->sizes[L], t->room, sizeof(float));
-    else t->labels = take(cursor, t->room, 1, sizeof(int32_t));
+    else t->labels = take(cursor, t->room, 1, sizeof(int64_t));
     t->row_bits = take(cursor, t->room, 1, sizeof(int32_t));
 }
 
@@ -337,6 +354,7 @@ static void close_training(Training *t) {
 typedef struct {
     const Network *network;
     const float *parameters;
+    int64_t n_parameters;
     int64_t widest; /* units of the widest layer */
     float *staged;  /* rows of a panel, as they come: A_0^T */
     float *A[2];    /* in turn A_{l-1} and A_l, a panel */
@@ -352,8 +370,11 @@ static void lay_out_prediction(Prediction *p, Cursor *cursor) {
 }
 
 static bool open_prediction(Prediction *p) {
-    for (int64_t l = 0; l <= p->network->n_layers; l++)
-        if (p->network->sizes[l] > p->widest) p->widest = p->network->sizes[l];
+    const int64_t *sizes = p->network->sizes;
+    for (int64_t l = 0; l <= p->network->n_layers; l++) {
+        if (sizes[l] > p->widest) p->widest = sizes[l];
+        if (l) p->n_parameters += sizes[l] * (sizes[l - 1] + 1);
+    }
     Cursor cursor = {0};
     lay_out_prediction(p, &cursor);
     p->block = open_block(&cursor);
@@ -427,7 +448,7 @@ static bool open_prediction(Prediction *p) {
 
 typedef struct {
     Status (*train)(Training *, State *, float *, int64_t *);
-    void (*evaluate)(Prediction *, const Data *, double *);
+    Status (*evaluate)(Prediction *, const Data *, const Watch *, double *);
     void (*predict)(Prediction *, const Rows *, Form, double *);
     void (*compute_outputs)(Prediction *, const Rows *, int64_t, float *);
 } Routines;
@@ -473,9 +494,13 @@ static const Routines *choose_routines(InstructionSet set, int64_t n_rows_at_onc
 }
 
 Status kernel_train(InstructionSet set, const Network *network, const Settings *settings,
-                    const Data *data, const Epochs *epochs, State *state, float *losses,
-                    int64_t *n_done) {
-    Training training = {.network = network, .settings = settings, .data = data, .epochs = epochs};
+                    const Data *data, const Epochs *epochs, const Watch *watch, State *state,
+                    float *losses, int64_t *n_done) {
+    Training training = {.network = network,
+                         .settings = settings,
+                         .data = data,
+                         .epochs = epochs,
+                         .watch = watch};
     Status status = NO_MEMORY;
     *n_done = 0;
     if (open_training(&training, state)) {
@@ -487,12 +512,12 @@ Status kernel_train(InstructionSet set, const Network *network, const Settings *
 }
 
 Status kernel_evaluate(InstructionSet set, const Network *network, const float *parameters,
-                       const Data *data, double *sums) {
+                       const Data *data, const Watch *watch, double *sums) {
     Prediction prediction = {.network = network, .parameters = parameters};
     if (!open_prediction(&prediction)) return NO_MEMORY;
-    choose_routines(set, data->X.n_rows)->evaluate(&prediction, data, sums);
+    Status status = choose_routines(set, data->X.n_rows)->evaluate(&prediction, data, watch, sums);
     free(prediction.block);
-    return DONE;
+    return status;
 }
 
 Status kernel_predict(InstructionSet set, const Network *network, const float *parameters,
@@ -1124,7 +1149,12 @@ static void activate_layer(Activation f, Shape shape, const Layer *layer, const 
         CASE(RELU)
         CASE(TANH)
         CASE(LOGISTIC)
-        CASE(IDENTITY) CASE(LEAKY_RELU) CASE(ELU) CASE(SELU) CASE(GELU) CASE(SILU) default : break;
+        CASE(LEAKY_RELU)
+        CASE(ELU)
+        CASE(SELU)
+        CASE(GELU)
+        CASE(SILU)
+    default: activate_layer_by(IDENTITY, shape, layer, row_bits, noted);
     }
 #undef CASE
 }
@@ -1134,7 +1164,7 @@ static void go_forward(const Training *t, Shape shape) {
     for (int64_t l = 1; l <= L; l++) {
         const Layer *layer = t->layers + l;
         compute_scores(shape, layer, t->W, t->layers[l - 1].A);
-        if (l == L) return;
+        if (l == L) continue;
         activate_layer(t->network->activation, shape, layer, t->row_bits, NULL);
         transpose(shape, t->room, layer->A, layer->n_units, layer->AT);
     }
@@ -1147,7 +1177,7 @@ static void go_forward(const Training *t, Shape shape) {
    and evaluations compute of the scores, in float64. */
 
 /* Z <- (P - T) * r, of a panel, and the rows' losses - r log P_y. */
-static void derive_loss(int width, float *Z, int64_t n_classes, const int32_t *labels,
+static void derive_loss(int width, float *Z, int64_t n_classes, const int64_t *labels,
                         const float *r, float *row_losses) {
     for (int i = 0; i < width * LANES; i++) row_losses[i] = Z[labels[i] * PANEL + i];
     for (int v = 0; v < width * LANES; v += LANES) {
@@ -1398,7 +1428,7 @@ static void take_batch(const Training *t, Shape shape, const int64_t *positions,
             for (int64_t c = 0; c < n_outputs; c++)
                 t->T[(i / PANEL * n_outputs + c) * PANEL + i % PANEL] =
                     data->targets[row * n_outputs + c];
-        else t->labels[i] = (int32_t)data->labels[row];
+        else t->labels[i] = data->labels[row];
         t->r[i] = is_there ? (data->weights ? data->weights[row] : 1) / b : 0;
         if (data->row_keys) t->row_bits[i] = draw_bits(data->row_keys[row], seed);
     }
@@ -1416,22 +1446,27 @@ static float train_batch(Training *t, const int64_t *positions, int64_t n_rows, 
     return loss;
 }
 
-static void train_epoch(Training *t, int64_t epoch, float *losses) {
+/* Returns whether the epoch came to its end. */
+static bool train_epoch(Training *t, int64_t epoch, float *losses) {
     const Epochs *epochs = t->epochs;
     const int64_t *order = epochs->orders + epoch * epochs->n_rows;
     uint64_t seed = epochs->seeds ? (uint64_t)epochs->seeds[epoch] : 0;
     int64_t batch_size = least(t->settings->batch_size, epochs->n_rows);
-    for (int64_t row = 0, batch = 0; row < epochs->n_rows; row += batch_size, batch++)
+    for (int64_t row = 0, batch = 0; row < epochs->n_rows; row += batch_size, batch++) {
+        int64_t n_rows = least(batch_size, epochs->n_rows - row);
         losses[batch] =
-            train_batch(t, order + row, least(batch_size, epochs->n_rows - row),
-                        mix((int64_t)(seed + (uint64_t)batch)), epochs->learning_rates[epoch]);
+            train_batch(t, order + row, n_rows, mix((int64_t)(seed + (uint64_t)batch)),
+                        epochs->learning_rates[epoch]);
+        if (!goes_on(t->watch, n_rows * t->n_padded, &t->since_asked)) return false;
+    }
+    return true;
 }
 
 static Status NAME(train)(Training *t, State *state, float *losses, int64_t *n_done) {
     int64_t batch_size = least(t->settings->batch_size, t->epochs->n_rows);
     int64_t n_batches = (t->epochs->n_rows + batch_size - 1) / batch_size;
     for (int64_t epoch = 0; epoch < t->epochs->n_epochs; epoch++, losses += n_batches) {
-        train_epoch(t, epoch, losses);
+        if (!train_epoch(t, epoch, losses)) return INTERRUPTED;
         if (!are_finite(losses, n_batches) || !weights_are_finite(t)) return DIVERGED;
         store_state(t, state);
         ++*n_done;
@@ -1505,8 +1540,9 @@ static void NAME(compute_outputs)(Prediction *p, const Rows *X, int64_t layer, f
     }
 }
 
-static void NAME(evaluate)(Prediction *p, const Data *data, double *sums) {
+static Status NAME(evaluate)(Prediction *p, const Data *data, const Watch *watch, double *sums) {
     const Rows *X = &data->X;
+    int64_t since_asked = 0;
     int64_t n_outputs = p->network->sizes[p->network->n_layers];
     sums[0] = sums[1] = sums[2] = 0;
     for (int64_t first = 0; first < X->n_rows; first += PANEL) {
@@ -1534,7 +1570,9 @@ static void NAME(evaluate)(Prediction *p, const Data *data, double *sums) {
             sums[1] += weight;
             if (is_right) sums[2] += weight;
         }
+        if (!goes_on(watch, n * p->n_parameters, &since_asked)) return INTERRUPTED;
     }
+    return DONE;
 }
 
 #undef SUFFIX

@@ -22,7 +22,7 @@ typedef enum {
 typedef enum { SOFTMAX, SIGMOID, N_OUTPUTS } Output;
 typedef enum { SGD, ADAM, ADAMW, N_OPTIMIZERS } Optimizer;
 typedef enum { LOG_PROBA, PROBA, SCORES, N_FORMS } Form;
-typedef enum { DONE, DIVERGED, NO_MEMORY } Status;
+typedef enum { DONE, DIVERGED, INTERRUPTED, NO_MEMORY } Status;
 
 /* What a network is. Its parameters are one run of floats: for each layer the weights,
    (n_out, n_in) by rows, then the biases. What an optimiser remembers has the same layout. */
@@ -74,19 +74,26 @@ typedef struct {
     int64_t n_steps;
 } State;
 
+/* Who calls is asked every few milliseconds whether to go on; false ends the call. */
+typedef struct {
+    bool (*goes_on)(void *caller);
+    void *caller;
+} Watch;
+
 /* Whether this machine has an instruction set, and this build code for it. */
 bool kernel_has(InstructionSet set);
 
 /* Train; losses: (n_epochs, n_batches), n_done: how many epochs have changed the state. An epoch
-   whose losses or weights are not finite changes nothing but losses, and ends the call. */
+   whose losses or weights are not finite, or that is interrupted, changes nothing but losses, and
+   ends the call. */
 Status kernel_train(InstructionSet set, const Network *network, const Settings *settings,
-                    const Data *data, const Epochs *epochs, State *state, float *losses,
-                    int64_t *n_done);
+                    const Data *data, const Epochs *epochs, const Watch *watch, State *state,
+                    float *losses, int64_t *n_done);
 
 /* Sum up the rows' weighted negative log-likelihoods, the weights, and those of rows whose largest
    score is that of their class, or whose labels are all right: sums[0], sums[1], sums[2]. */
 Status kernel_evaluate(InstructionSet set, const Network *network, const float *parameters,
-                       const Data *data, double *sums);
+                       const Data *data, const Watch *watch, double *sums);
 
 /* Compute probabilities, their logarithms or the scores, in float64; out: (n_rows, n_L). */
 Status kernel_predict(InstructionSet set, const Network *network, const float *parameters,

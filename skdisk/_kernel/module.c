@@ -12,10 +12,12 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "kernel.h"
 
-#define MOST_LAYERS 1000000
+#define MOST_LAYERS           1000000
+#define SECONDS_BETWEEN_LOOKS 0.05
 
 static const char *const INSTRUCTION_SETS[] = {"base", "avx2", "avx512", "neon"};
 static const char *const ACTIVATIONS[] = {"relu", "tanh", "logistic", "identity", "leaky_relu",
@@ -26,24 +28,43 @@ static const char *const FORMS[] = {"log_proba", "proba", "scores"};
 
 /* --------------------------------------------------------------------------- names and numbers */
 
+/* Say in words what an object is not; want of memory stays what it is. */
+static bool fail_conversion(const char *argument, PyObject *object, const char *expected) {
+    bool is_too_large = false;
+    if (PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) return false;
+        is_too_large = PyErr_ExceptionMatches(PyExc_OverflowError);
+        PyErr_Clear();
+    }
+    if (is_too_large) PyErr_Format(PyExc_ValueError, "%s is too large a number.", argument);
+    else
+        PyErr_Format(PyExc_TypeError, "%s must be %s. Got %R instead.", argument, expected,
+                     (PyObject *)Py_TYPE(object));
+    return false;
+}
+
 /* Find a name; returns its place, or -1 and an exception. */
-static int find_name(const char *argument, const char *name, const char *const *names, int n) {
+static int find_name(const char *argument, PyObject *name, const char *const *names, int n) {
+    if (!PyUnicode_Check(name)) {
+        fail_conversion(argument, name, "a string");
+        return -1;
+    }
     char all[160] = "";
     for (int i = 0; i < n; i++) {
-        if (!strcmp(name, names[i])) return i;
+        if (!PyUnicode_CompareWithASCIIString(name, names[i])) return i;
         strcat(strcat(all, i ? ", " : ""), names[i]);
     }
-    PyErr_Format(PyExc_ValueError, "%s must be one of %s. Got '%.50s' instead.", argument, all,
+    PyErr_Format(PyExc_ValueError, "%s must be one of %s. Got '%.50U' instead.", argument, all,
                  name);
     return -1;
 }
 
-static bool find_instruction_set(const char *name, InstructionSet *set) {
+static bool find_instruction_set(PyObject *name, InstructionSet *set) {
     int found = find_name("instruction_set", name, INSTRUCTION_SETS, N_INSTRUCTION_SETS);
     if (found < 0) return false;
     *set = (InstructionSet)found;
     if (kernel_has(*set)) return true;
-    PyErr_Format(PyExc_ValueError, "This machine does not have instruction_set '%s'.", name);
+    PyErr_Format(PyExc_ValueError, "This machine does not have instruction_set '%U'.", name);
     return false;
 }
 
@@ -59,21 +80,6 @@ static bool has_length(PyObject *object) {
     bool has = PyObject_Size(object) >= 0;
     PyErr_Clear();
     return has;
-}
-
-/* Say in words what an object is not; want of memory stays what it is. */
-static bool fail_conversion(const char *argument, PyObject *object, const char *expected) {
-    bool is_too_large = false;
-    if (PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_MemoryError)) return false;
-        is_too_large = PyErr_ExceptionMatches(PyExc_OverflowError);
-        PyErr_Clear();
-    }
-    if (is_too_large) PyErr_Format(PyExc_ValueError, "%s is too large a number.", argument);
-    else
-        PyErr_Format(PyExc_TypeError, "%s must be %s. Got %R instead.", argument, expected,
-                     (PyObject *)Py_TYPE(object));
-    return false;
 }
 
 static bool read_real(const char *argument, PyObject *object, double *value) {
@@ -150,11 +156,10 @@ static void release(Arrays *arrays) {
 }
 
 static int find_type(const Py_buffer *view) {
-    const char *format = view->format ? view->format : "B";
+    const char *format = view->format;
     if (*format == '@' || *format == '=') format++;
-    if (!*format || format[1]) return 0;
-    if (strchr("ilq", *format))
-        return view->itemsize == 4 ? INT32 : view->itemsize == 8 ? INT64 : 0;
+    if (strlen(format) != 1) return 0;
+    if (strchr("ilq", *format)) return view->itemsize == 4 ? INT32 : INT64;
     if (*format == 'f') return FLOAT32;
     return *format == 'd' ? FLOAT64 : 0;
 }
@@ -164,7 +169,7 @@ static bool check_array(const Array *array, int types, int n_dimensions) {
     if (!(array->type & types)) {
         PyErr_Format(PyExc_TypeError,
                      "%s must be an array of %s. Got items of format '%.20s' instead.",
-                     array->name, describe_types(types), view->format ? view->format : "B");
+                     array->name, describe_types(types), view->format);
     } else if (view->ndim != n_dimensions) {
         PyErr_Format(PyExc_ValueError, "%s must have %d dimensions. Got %d instead.", array->name,
                      n_dimensions, view->ndim);
@@ -266,8 +271,7 @@ static bool check_all_not_negative(const char *name, const double *values, int64
 
 /* What every call is given first. */
 typedef struct {
-    const char *instruction_set, *activation, *output;
-    PyObject *sizes, *parameters;
+    PyObject *instruction_set, *sizes, *activation, *output, *parameters;
 } NetworkArguments;
 
 typedef struct {
@@ -295,9 +299,7 @@ static bool count_parameters(const Network *network, int64_t *n) {
             return false;
         }
     }
-    if (network->sizes[network->n_layers] <= INT32_MAX) return true;
-    PyErr_Format(PyExc_ValueError, "layer_sizes must end in at most %d outputs.", INT32_MAX);
-    return false;
+    return true;
 }
 
 static bool check_network(Arrays *arrays, const NetworkArguments *given, bool is_written,
@@ -441,8 +443,8 @@ static bool check_data(Arrays *arrays, const DataArguments *given, const Network
 /* ---------------------------------------------------------------------- settings of a training */
 
 typedef struct {
-    const char *optimizer;
-    PyObject *batch_size, *momentum, *nesterov, *weight_decay, *beta1, *beta2, *eps, *max_norm;
+    PyObject *batch_size, *optimizer, *momentum, *nesterov, *weight_decay, *beta1, *beta2, *eps,
+        *max_norm;
 } SettingsArguments;
 
 static bool check_settings(const SettingsArguments *given, Settings *settings) {
@@ -530,13 +532,42 @@ static bool check_epochs(Arrays *arrays, const EpochsArguments *given, int64_t n
     return true;
 }
 
-/* Make room for the loss of every batch. */
+/* Make room for the loss of every batch; it takes less than the orders of its rows. */
 static PyObject *make_losses(const Epochs *epochs, int64_t batch_size) {
-    int64_t n_batches = (epochs->n_rows - 1) / batch_size + 1, n;
-    if (__builtin_mul_overflow(epochs->n_epochs, n_batches * (int64_t)sizeof(float), &n) ||
-        n > PY_SSIZE_T_MAX)
-        return PyErr_NoMemory();
-    return PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)n);
+    int64_t n_batches = (epochs->n_rows - 1) / batch_size + 1;
+    int64_t n_bytes = epochs->n_epochs * n_batches * (int64_t)sizeof(float);
+    return PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)n_bytes);
+}
+
+/* ------------------------------------------------------------------------------------- signals */
+
+/* A call that has let go of the GIL. */
+typedef struct {
+    PyThreadState *thread;
+    double looked_at; /* when it had the GIL last */
+} Call;
+
+static double read_clock(void) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static Call leave_python(void) {
+    Call call = {.looked_at = read_clock()};
+    call.thread = PyEval_SaveThread();
+    return call;
+}
+
+/* Let Python's handlers of signals run; returns false, and an exception, where one raises. */
+static bool answer_signals(void *caller) {
+    Call *call = caller;
+    /* A clock that was set back is no reason to wait. */
+    if (fabs(read_clock() - call->looked_at) < SECONDS_BETWEEN_LOOKS) return true;
+    PyEval_RestoreThread(call->thread);
+    bool goes_on = !PyErr_CheckSignals();
+    *call = leave_python();
+    return goes_on;
 }
 
 /* Say for what there was no memory. */
@@ -583,7 +614,7 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     State state = {0};
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOssOOOOOsOOOOOOOOOOOOOOOOO:train", names,
+            args, keywords, "$OOOOOOOOOOOOOOOOOOOOOOOOOOO:train", names,
             &network_given.instruction_set, &network_given.sizes, &network_given.activation,
             &network_given.output,
             &network_given.parameters, &memory_given[0], &memory_given[1], &n_steps_given,
@@ -624,11 +655,14 @@ static PyObject *train(PyObject *module, PyObject *args, PyObject *keywords) {
     float *room = (float *)(void *)PyByteArray_AsString(losses);
     state.parameters = checked.parameters;
     int64_t n_done;
-    Status status;
-    Py_BEGIN_ALLOW_THREADS status = kernel_train(checked.set, &checked.network, &settings, &data,
-                                                 &epochs, &state, room, &n_done);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY) {
+    Call call = leave_python();
+    const Watch watch = {answer_signals, &call};
+    Status status = kernel_train(checked.set, &checked.network, &settings, &data, &epochs, &watch,
+                                 &state, room, &n_done);
+    PyEval_RestoreThread(call.thread);
+    if (status == INTERRUPTED || status == NO_MEMORY) {
         Py_DECREF(losses);
+        if (status == INTERRUPTED) return finish(&arrays, NULL);
         bool is_whole = settings.batch_size > epochs.n_rows;
         return finish(&arrays,
                       fail_memory(&checked, is_whole ? epochs.n_rows : settings.batch_size));
@@ -646,7 +680,7 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
     DataArguments data_given = {.row_keys = Py_None};
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOssOOOOOO:evaluate", names, &network_given.instruction_set,
+            args, keywords, "$OOOOOOOOOO:evaluate", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.output,
             &network_given.parameters,
             &data_given.rows.values, &data_given.rows.indices, &data_given.rows.indptr,
@@ -661,11 +695,15 @@ static PyObject *evaluate(PyObject *module, PyObject *args, PyObject *keywords) 
         return finish(&arrays, NULL);
 
     double sums[3];
-    Status status;
-    Py_BEGIN_ALLOW_THREADS status =
-        kernel_evaluate(checked.set, &checked.network, checked.parameters, &data, sums);
-    Py_END_ALLOW_THREADS if (status == NO_MEMORY)
+    Call call = leave_python();
+    const Watch watch = {answer_signals, &call};
+    Status status =
+        kernel_evaluate(checked.set, &checked.network, checked.parameters, &data, &watch, sums);
+    PyEval_RestoreThread(call.thread);
+    if (status == INTERRUPTED) return finish(&arrays, NULL);
+    if (status == NO_MEMORY) {
         return finish(&arrays, fail_memory(&checked, data.X.n_rows));
+    }
     if (!(sums[1] > 0)) {
         PyErr_SetString(PyExc_ValueError, "row_weights must not all be 0.");
         return finish(&arrays, NULL);
@@ -679,11 +717,10 @@ static PyObject *predict(PyObject *module, PyObject *args, PyObject *keywords) {
         "values",          "indices",     "indptr",     "form",   "out",        NULL};
     NetworkArguments network_given;
     RowsArguments rows_given;
-    const char *form_given;
-    PyObject *out_given;
+    PyObject *form_given, *out_given;
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOssOOOOsO:predict", names, &network_given.instruction_set,
+            args, keywords, "$OOOOOOOOOO:predict", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.output,
             &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &form_given, &out_given))
@@ -719,7 +756,7 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
     PyObject *layer_given, *out_given;
     (void)module;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "$sOssOOOOOO:compute_outputs", names, &network_given.instruction_set,
+            args, keywords, "$OOOOOOOOOO:compute_outputs", names, &network_given.instruction_set,
             &network_given.sizes, &network_given.activation, &network_given.output,
             &network_given.parameters,
             &rows_given.values, &rows_given.indices, &rows_given.indptr, &layer_given, &out_given))
@@ -729,9 +766,9 @@ static PyObject *compute_outputs(PyObject *module, PyObject *args, PyObject *key
     CheckedNetwork checked;
     Rows X;
     float *out;
-    if (!check_network(&arrays, &network_given, false, &checked) ||
-        !check_rows(&arrays, &rows_given, checked.network.sizes[0], &X) ||
-        !read_integer("layer", layer_given, &layer))
+    if (!read_integer("layer", layer_given, &layer) ||
+        !check_network(&arrays, &network_given, false, &checked) ||
+        !check_rows(&arrays, &rows_given, checked.network.sizes[0], &X))
         return finish(&arrays, NULL);
     if (layer < 1 || layer > checked.network.n_layers) {
         PyErr_Format(PyExc_ValueError, "layer must be 1 to %lld. Got %lld instead.",

@@ -236,7 +236,7 @@ def compute_outputs(network, parameters, X, layer=None, *, out=None, instruction
         layer = len(network.layer_sizes) - 1
     if out is None:
         # The compiled code refuses a layer that is not there.
-        n_units = network.layer_sizes[layer] if layer < len(network.layer_sizes) else 0
+        n_units = network.layer_sizes[layer] if 0 < layer < len(network.layer_sizes) else 0
         out = np.empty((X.shape[0], n_units), dtype=np.float32)
     _call("compute_outputs", network, parameters, X, instruction_set, layer=layer, out=out)
     return out

@@ -84,9 +84,16 @@ def _compute_by_kernel(network, flat, X, form):
         for rows in chunks:
             predict(rows)
     else:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            # The list raises what a thread has raised.
-            list(pool.map(predict, chunks))
+        pool = ThreadPoolExecutor(torch.get_num_threads())
+        # Twice: an interrupt may end the first one. It does not wait for all chunks.
+        try:
+            try:
+                # The list raises what a thread has raised.
+                list(pool.map(predict, chunks))
+            finally:
+                pool.shutdown(cancel_futures=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
     return proba
 
 

@@ -84,13 +84,14 @@ class TensorBatches:
         # MPS knows no float64.
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
         self.weights = None if weights is None else weights.to(device, dtype)
-        self.batch_size = batch_size
         self.shuffle = shuffle
         self.generator = generator
         self.n_rows = self.X.shape[0]
-        n_full, rest = divmod(self.n_rows, batch_size)
+        # Torch takes no larger number than an int64.
+        self.batch_size = min(batch_size, max(1, self.n_rows))
+        n_full, rest = divmod(self.n_rows, self.batch_size)
         # The number of rows of each batch.
-        self.sizes = [batch_size] * n_full + [rest] * bool(rest)
+        self.sizes = [self.batch_size] * n_full + [rest] * bool(rest)
         # What the dropout of each batch of the current epoch depends on, if there is any.
         self.seeds = None
         # Where few rows are a batch of their own, gradients in float64 make the result depend, to

@@ -120,6 +120,7 @@ def restore(description):
     state = State(arrays, generator, description["history"])
     if described["groups"] is not None:
         net = make_net(settings, state)
+        state.set_net(net)
         parameters = list(net.module_.parameters())
         load_optimizer(net.optimizer_, parameters, note_optimizer(described))
     return settings, state

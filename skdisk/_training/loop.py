@@ -3,8 +3,8 @@
 A plan is what stays as it is, a state what changes. Each epoch is trained by the compiled kernel
 or, where something stands in its way, by skorch's loop with autograd. Where nobody looks between
 epochs the kernel runs many of them at once. A training ends when its epochs are over, when a
-callback or watcher stops it, when it diverges, or on Ctrl-C: the result says which. In each case
-the state is that of the last whole epoch.
+callback or watcher stops it, when it diverges, or on an interrupt: the result says which. In each
+case the state is that of the last whole epoch.
 """
 
 import math
@@ -55,7 +55,7 @@ class Ending(Enum):
     COMPLETE = "all epochs were trained"
     STOPPED = "somebody stopped it"
     DIVERGED = "a loss or a weight was not finite"
-    INTERRUPTED = "Ctrl-C was pressed"
+    INTERRUPTED = "KeyboardInterrupt, or what a handler of a signal raised, ended it"
 
 
 @dataclass
@@ -75,70 +75,87 @@ class Result:
 def train(plan, state):
     """Train a network: the state becomes that of the last whole epoch, the result says the rest.
 
+    Return the result and, where an interrupt has ended the training, the exception to raise.
+
     Raises
     ------
     ValueError
         If `fused=True` is not possible. Nothing has been trained then, or whole epochs.
     """
-    ctrl_c = _CtrlC()
-    training = _Training(plan, state, ctrl_c)
+    signals = _Signals()
+    training = _Training(plan, state, signals)
+    interrupt = None
     # Twice: an interrupt can come while the state is set back for another reason.
     try:
         try:
-            ctrl_c.listen()
+            signals.listen()
             training.run()
-        except KeyboardInterrupt:
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt) and error is not signals.raised:
+                raise
+            interrupt = error
             training.go_back()
-            training.result.ending = Ending.INTERRUPTED
             # A callback's last hook may count on an epoch where there is none.
             with suppress(Exception):
                 training.tell_the_end()
             training.end_watching()
         finally:
-            ctrl_c.stop_listening()
+            signals.stop_listening()
             training.put_in_order()
     finally:
-        ctrl_c.stop_listening()
-    if ctrl_c.was_pressed:
-        # Also where KeyboardInterrupt was caught on its way, or raised where Python lets none out.
-        training.result.ending = Ending.INTERRUPTED
-    return training.result
+        signals.stop_listening()
+    # The latter where an exception was caught on its way, or raised where Python lets none out.
+    interrupt = interrupt or signals.raised
+    if interrupt is None:
+        return training.result, None
+    training.result.ending = Ending.INTERRUPTED
+    # The traceback would hold all that the training has held.
+    return training.result, interrupt.with_traceback(None)
 
 
-class _CtrlC:
-    """Whether Ctrl-C was pressed: it raises what callbacks raise to stop a training."""
+class _Signals:
+    """What a handler of Ctrl-C or SIGTERM has raised during a training, which it is to end.
+
+    Callbacks raise KeyboardInterrupt, too, to stop a training.
+    """
 
     def __init__(self):
-        self.was_pressed = self.is_listening = False
+        self.raised, self.handlers = None, {}
 
     def listen(self):
-        """Note from now on that Ctrl-C was pressed, before it is raised."""
-        # Signals come to the main thread only; a handler of the user's own has its own meaning.
-        self.is_listening = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if self.is_listening:
-            signal.signal(signal.SIGINT, self._note)
+        """Note from now on what the handlers raise."""
+        # Signals come to the main thread only.
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            # What is done by default, and nothing, are no functions.
+            if callable(handler):
+                self.handlers[number] = handler
+                signal.signal(number, self._call_handler)
 
-    def _note(self, number, frame):
-        self.was_pressed = True
-        signal.default_int_handler(number, frame)
+    def _call_handler(self, number, frame):
+        try:
+            self.handlers[number](number, frame)
+        except BaseException as error:
+            self.raised = error
+            raise
 
     def stop_listening(self):
-        """Put the handler back; may be done twice."""
-        if self.is_listening:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        """Put the handlers back where nobody has put others there; may be done twice."""
+        for number, handler in self.handlers.items():
+            if signal.getsignal(number) == self._call_handler:
+                signal.signal(number, handler)
 
 
 class _Training:
     """A training that is going on."""
 
-    def __init__(self, plan, state, ctrl_c):
-        self.plan, self.state, self.ctrl_c = plan, state, ctrl_c
+    def __init__(self, plan, state, signals):
+        self.plan, self.state, self.signals = plan, state, signals
         self.result = Result(first_epoch=len(state.history))
         if plan.settings.callbacks and state.net is None:
-            make_net(plan.settings, state)
+            state.set_net(make_net(plan.settings, state))
         self.noted = note(state)
         self.batches = self._make_batches()
         self.seconds_of_an_epoch = math.inf
@@ -167,7 +184,7 @@ class _Training:
             self.batches = self._make_batches()
             self._look_for_obstacles()
         n_left = self.plan.n_epochs
-        while n_left and self.result.ending is Ending.COMPLETE and not self.ctrl_c.was_pressed:
+        while n_left and self.result.ending is Ending.COMPLETE and not self.signals.raised:
             self.noted, start = note(self.state), time.perf_counter()
             if self._is_watched():
                 self._run_watched_epoch(start)
@@ -211,7 +228,7 @@ class _Training:
                 'fused="auto" to train without the kernel where it cannot be used.'
             )
         if self.state.net is None:
-            make_net(self.plan.settings, self.state)
+            self.state.set_net(make_net(self.plan.settings, self.state))
             self.noted = note(self.state)
 
     def _notify(self, hook, **kwargs):
@@ -219,12 +236,12 @@ class _Training:
         return self.state.net is not None and self._stops(self.state.net.notify, hook, **kwargs)
 
     def _stops(self, function, *args, **kwargs):
-        """Call a function of the net; tell whether a callback stops it, and not Ctrl-C."""
+        """Call a function of the net; tell whether a callback stops it, and not an interrupt."""
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt:
             net = self.state.net
-            if self.ctrl_c.was_pressed or not net.stop_requested_:
+            if self.signals.raised or not net.stop_requested_:
                 raise
             net.stop_requested_ = False
             return True

@@ -169,9 +169,7 @@ class DiskNet(NeuralNetClassifier):
         if hasattr(self.module_, "dropout_seed"):
             self.module_.dropout_seed = getattr(batch, "seed", None)
         if getattr(batch, "is_precise", False):
-            # The gradients come back through `double` in float32.
-            parameters = {name: p.double() for name, p in self.module_.named_parameters()}
-            y_pred = functional_call(self.module_, parameters, (X.double(),), fit_params)
+            y_pred = _compute_in_float64(self.module_, X, fit_params)
         else:
             y_pred = self.infer(X, **fit_params)
         weights = getattr(batch, "weights", None)
@@ -180,6 +178,10 @@ class DiskNet(NeuralNetClassifier):
         if isinstance(self.optimizer_, torch.optim.LBFGS) and not loss.isfinite():
             # L-BFGS tries again and again within a step, and nothing that is NaN ends that.
             self.optimizer_.zero_grad(set_to_none=False)
+            if not any(bool(p.isnan().any()) for p in self.module_.parameters()):
+                # A step that is too long: the line search compares losses, and would fail where
+                # the first is NaN, neither larger nor smaller than the one before.
+                loss = torch.full_like(loss, torch.inf)
         return {"loss": loss, "y_pred": y_pred}
 
     def on_grad_computed(self, net, named_parameters, **kwargs):
@@ -247,6 +249,20 @@ class DiskNet(NeuralNetClassifier):
     def __getstate__(self):
         """Leave out the history's rows of batches: there is one for every training step."""
         return super().__getstate__() | {"history_": without_batches(self.history), "lowest_": {}}
+
+
+def _compute_in_float64(module, X, fit_params):
+    """Compute outputs in float64; the gradients come back through `double` in float32."""
+    own = dict(module.named_parameters(remove_duplicate=False))
+    try:
+        parameters = {name: p.double() for name, p in module.named_parameters()}
+        return functional_call(module, parameters, (X.double(),), fit_params)
+    except BaseException:
+        # An interrupt may have come while torch changed the parameters, or before it noted them.
+        for name, parameter in own.items():
+            path, _, last = name.rpartition(".")
+            setattr(module.get_submodule(path), last, parameter)
+        raise
 
 
 def find_watchers(net, *hooks):

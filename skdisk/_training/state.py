@@ -68,9 +68,10 @@ class State:
     not copy them. Where there is a net, all parts are the net's, and anybody may replace them.
     """
 
+    net = None
+
     def __init__(self, arrays, generator, history=()):
         self.arrays, self._generator, self._history = arrays, generator, History(history)
-        self.net = None
 
     @property
     def generator(self):
@@ -92,10 +93,17 @@ class State:
         self.net = net
         self.arrays = self._generator = self._history = None
 
+    def set_first_net(self, net):
+        """Let the first of the nets have all that threads make at once; return that one.
+
+        This is for after a training. The arrays stay, for those who are reading them.
+        """
+        return vars(self).setdefault("net", net)
+
     def drop_net(self, arrays):
         """Have flat arrays again, and no net any more."""
         self._generator, self._history, self.arrays = self.generator, self.history, arrays
-        self.net = None
+        vars(self).pop("net", None)
 
     def copy_weights(self):
         """Copy the weights, for `set_weights`."""
@@ -115,9 +123,10 @@ class State:
                     p.copy_(values)
 
     def __getstate__(self):
-        """Leave out the history's rows of batches."""
-        history = None if self._history is None else without_batches(self._history)
-        return vars(self) | {"_history": history}
+        """Leave out what a net has, and the history's rows of batches."""
+        if self.net is not None:
+            return {"net": self.net, "arrays": None, "_generator": None, "_history": None}
+        return vars(self) | {"_history": without_batches(self._history)}
 
 
 def begin(settings):
@@ -146,7 +155,7 @@ def go_on(earlier, before, settings):
         arrays = earlier.arrays if keeps_memory else _kernel.State(earlier.arrays.parameters)
         return State(arrays, generator, earlier.history)
     state = State(None, generator, earlier.history)
-    make_net(settings, state, earlier.net)
+    state.set_net(make_net(settings, state, earlier.net))
     if keeps_memory and type(state.net.optimizer_) is type(earlier.net.optimizer_):
         _resume_optimizer(state.net, earlier)
     return state
@@ -159,7 +168,7 @@ def _describe_memory(settings):
 
 
 def make_net(settings, state, earlier=None):
-    """Make the skorch net of a state, which then has it, and return it.
+    """Make a skorch net of what a state is.
 
     `earlier` is the net of the training that goes on: the module is a copy of its module, hooks
     and frozen parameters included, and callbacks that it has are not initialised anew.
@@ -189,10 +198,16 @@ def make_net(settings, state, earlier=None):
         net.module_ = copy.deepcopy(earlier.module_).to(settings.device)
         net.module_.dropout = settings.dropout
         net.initialize_optimizer()
+    for group in net.optimizer_.param_groups if _has_scheduler(net) else ():
+        # Where a scheduler of torch begins that has not seen the earlier epochs.
+        group["initial_lr"] = net.lr
     # For those who call the module themselves.
     net.module_.eval()
-    state.set_net(net)
     return net
+
+
+def _has_scheduler(net):
+    return any(isinstance(callback, LRScheduler) for _, callback in net.callbacks_)
 
 
 def _find_initialised(callbacks, net):
@@ -217,7 +232,7 @@ def _resume_optimizer(net, earlier):
     changed = {
         name: value for name, value in own.defaults.items() if value != before.defaults[name]
     }
-    if not any(isinstance(callback, LRScheduler) for _, callback in net.callbacks_):
+    if not (_has_scheduler(net) and _has_scheduler(earlier.net)):
         changed["lr"] = net.lr
     load_optimizer(own, list(net.module_.parameters()), note(earlier))
     for group in own.param_groups:
