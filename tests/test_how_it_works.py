@@ -200,7 +200,7 @@ NOT_IN_THE_WAY = {
     **{name: {"lr_schedule": name} for name in ("constant", "one_cycle", "plateau")},
     **{
         name: {"activation": name}
-        for name in MLPDiskClassifier._parameter_constraints["activation"][0].options
+        for name in sorted(MLPDiskClassifier._parameter_constraints["activation"][0].options)
     },
 }
 

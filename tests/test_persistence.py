@@ -1060,7 +1060,9 @@ LBFGS_CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("change", "match"), LBFGS_CHANGES.items(), ids=lambda x: str(x)[:30])
+@pytest.mark.parametrize(
+    ("change", "match"), LBFGS_CHANGES.items(), ids=[change.__name__ for change in LBFGS_CHANGES]
+)
 def test_what_only_later_steps_of_lbfgs_use_is_checked(make_clf, disk, path, change, match):
     params = {"optimizer": torch.optim.LBFGS, "optimizer_params": {"history_size": 4}}
     make_clf(**params).fit(*disk).save(path)
