@@ -237,11 +237,12 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         # The kernel trains without the interpreter's lock: many networks are many threads.
         fits = (joblib.delayed(_fit_member)(member, X, y, sample_weight) for member in members)
         members = joblib.Parallel(self.n_jobs, prefer="threads")(fits)
-        for name in ("classes_", "n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)
-            if hasattr(members[0], name):
-                setattr(self, name, getattr(members[0], name))
-        self.estimators_ = members
+        names = ("classes_", "n_features_in_", "feature_names_in_")
+        fitted = {name: getattr(members[0], name) for name in names if hasattr(members[0], name)}
+        # All at once: an interrupt comes before or after.
+        vars(self).update(fitted, estimators_=members)
+        if "feature_names_in_" not in fitted:
+            vars(self).pop("feature_names_in_", None)
         return self
 
     @property

@@ -279,6 +279,13 @@ static void check_training(const Case *c, const Result *r) {
     }
 }
 
+static bool go_on(void *caller) {
+    (void)caller;
+    return true;
+}
+
+static const Watch WATCH = {go_on, NULL};
+
 static Result train(InstructionSet set, const Case *c) {
     int64_t n = c->n_parameters, n_rows = c->epochs.n_rows, batch_size = c->settings.batch_size;
     Result r = {.n_batches = (n_rows - 1) / batch_size + 1};
@@ -286,8 +293,8 @@ static Result train(InstructionSet set, const Case *c) {
     for (int i = 0; i < 2; i++)
         if (c->memory[i]) r.state.memory[i] = copy(c->memory[i], n, sizeof(float));
     r.losses = allocate(c->epochs.n_epochs * r.n_batches, sizeof(float));
-    r.status = kernel_train(set, &c->network, &c->settings, &c->data, &c->epochs, &r.state,
-                            r.losses, &r.n_done);
+    r.status = kernel_train(set, &c->network, &c->settings, &c->data, &c->epochs, &WATCH,
+                            &r.state, r.losses, &r.n_done);
     check_training(c, &r);
     return r;
 }
@@ -350,7 +357,7 @@ static double *predict(InstructionSet set, const Case *c) {
 
 static void evaluate(InstructionSet set, const Case *c) {
     double sums[3], weight = 0;
-    CHECK(kernel_evaluate(set, &c->network, c->parameters, &c->data, sums) == DONE);
+    CHECK(kernel_evaluate(set, &c->network, c->parameters, &c->data, &WATCH, sums) == DONE);
     for (int64_t i = 0; i < c->data.X.n_rows; i++)
         weight += c->data.weights ? c->data.weights[i] : 1;
     CHECK(sums[1] == weight);

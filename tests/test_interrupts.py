@@ -7,6 +7,7 @@ SIGTERM is handled as servers do it, by a function that raises SystemExit.
 Signals at random moments of all that takes time are in `test_signals.py`.
 """
 
+import copy
 import random
 import signal
 import sys
@@ -21,7 +22,7 @@ import pytest
 import torch
 from skorch.callbacks import Callback, LRScheduler
 
-from skdisk import MLPDiskClassifier, make_disk
+from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
 
 X, Y = make_disk(40, random_state=0)
 # Where things are set and set back.
@@ -80,7 +81,9 @@ def choose(moments, campaign):
     else:
         delicate = {place: i for i, place in enumerate(moments) if place[0] in DELICATE}
         delicate = rng.sample([*delicate.values()], min(N_DELICATE, len(delicate)))
-        chosen = {*delicate, *range(0, len(moments), EVERY)}
+        # Where all epochs are whole.
+        ends = [i for i, place in enumerate(moments) if place[1] == "tell_the_end"]
+        chosen = {*delicate, *ends[:1], *range(0, len(moments), EVERY)}
     return [(i, rng.choice((signal.SIGINT, signal.SIGTERM))) for i in sorted(chosen)]
 
 
@@ -290,6 +293,19 @@ def test_other_interrupted_calls_leave_all_as_it_was(method, campaign, tmp_path)
         assert read_lent(clf) == lent, where
         assert all(map(np.array_equal, read_weights(clf), weights)), where
     campaign.record(places=len({*recorder.moments}), interrupts=len(chosen))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupted_ensemble_is_that_of_the_earlier_fit_or_the_new_one_as_a_whole():
+    member = make_clf(max_epochs=1, random_state=0)
+    earlier = MLPDiskEnsemble(member, n_members=1, random_state=0).fit(X, Y)
+    recorder, names = Interrupter(), np.where(Y == 1, "in", "out")
+    recorder.run(partial(copy.copy(earlier).fit, X, names))
+    for moment in range(len(recorder.moments) - 60, len(recorder.moments)):
+        ensemble = copy.copy(earlier)
+        Interrupter(moment).run(partial(ensemble.fit, X, names))
+        member = ensemble.estimators_[0]
+        assert member.classes_.tolist() == ensemble.classes_.tolist(), recorder.moments[moment]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from skorch.history import History
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble
 from skdisk._network.surroundings import explain_want_of_memory, leave_as_found
 from skdisk._training.net import record_losses
+from skdisk._training.state import State
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
 
@@ -189,6 +190,14 @@ def test_an_epoch_looks_no_further_back_than_the_last_one():
         record_losses(history, "valid_loss", [loss], known)
     assert history[:, "valid_loss_best"] == [True] + [False] * 999
     assert history.n_seen < 3 * len(losses)
+
+
+def test_the_last_row_is_found_without_the_others():
+    history = CountedHistory({"epoch": number} for number in range(1, 10))
+    state = State(None, None)
+    state._history = history
+    assert state.last_row == {"epoch": 9}
+    assert history.n_seen == 1
 
 
 def test_the_lowest_loss_is_that_of_the_rows_that_are_there():

@@ -330,8 +330,9 @@ def test_an_interrupted_search_or_ensemble_is_as_before_and_can_be_repeated(
         to_children = backend == "multiprocessing" and rng.random() < 0.5
         call = partial(fit_on_backend, estimator)
         error = rounds.interrupt(call, 1.1 * seconds, to_children=to_children)
-        if error and make is make_ensemble:
-            assert vars(estimator) == attributes
+        if error and make is make_ensemble and vars(estimator) != attributes:
+            # The signal came when all was done.
+            assert read(estimator) == expected
         # Threads end the fit that they are at.
         longest = max(longest, wait_for(is_idle))
         assert read_surroundings() == surroundings

@@ -52,7 +52,7 @@ class BestEpoch:
 
     def end_epoch(self, state):
         """Compare the epoch with the best one; stop when the patience has ended."""
-        epoch, loss = len(state.history), state.history[-1]["valid_loss"]
+        epoch, loss = len(state.history), state.last_row["valid_loss"]
         _, lowest, _ = self.best
         self.misses = self.misses + 1 if loss > lowest - self.tol else 0
         if loss < lowest:

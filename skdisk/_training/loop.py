@@ -285,7 +285,7 @@ class _Training:
                 for group in state.net.optimizer_.param_groups:
                     group["lr"] = rates[number]
             stopped = self._notify("on_epoch_begin", **self._datasets)
-        self.row = state.history[-1]
+        self.row = state.last_row
         for watcher in self.plan.watchers:
             watcher.begin_epoch(state)
         if state.net is not None:

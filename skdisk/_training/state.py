@@ -83,6 +83,11 @@ class State:
         """A row for each epoch."""
         return self._history if self.net is None else self.net.history
 
+    @property
+    def last_row(self):
+        """The row of the last epoch; skorch's own way to it copies the list of all rows."""
+        return next(reversed(self.history))
+
     def set_net(self, net):
         """Let a net have all from now on."""
         self.net = net
