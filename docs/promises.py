@@ -23,6 +23,12 @@ PROMISES = {
             "test_bad_input.py::test_bad_X_is_refused",
             "test_bad_input.py::test_bad_y_is_refused",
             "test_bad_input.py::test_a_bad_parameter_is_refused",
+            "test_fuzz.py::test_a_drawn_call_keeps_its_promise_or_is_refused_in_words",
+        ],
+        "After any sequence of operations, failed and interrupted ones among them, an estimator is "
+        "what the successful ones make of a fresh one.": [
+            "test_sequences.py::"
+            "test_an_estimator_is_what_its_successful_operations_make_of_a_fresh_one",
         ],
         "A fit that fails changes nothing.": [
             "test_fit.py::test_a_failing_fit_leaves_an_unfitted_estimator_unfitted",
@@ -59,6 +65,11 @@ PROMISES = {
         "The kernel computes what autograd computes.": [
             "test_kernel.py::test_parameters_and_losses_are_those_of_autograd",
             "test_fused.py::test_both_ways_give_the_same",
+        ],
+        "The compiled code reads and writes only what it was given, whatever it was given.": [
+            "test_kernel_border.py::test_a_drawn_call_is_refused_in_words_or_keeps_its_promises",
+            "test_kernel_border.py::"
+            "test_libfuzzer_finds_no_call_of_the_arithmetic_that_breaks_a_promise",
         ],
         "Equal seeds give equal bits: in a second fit, in threads, in processes, in searches.": [
             "test_fit.py::test_the_same_random_state_gives_bitwise_equal_weights",
