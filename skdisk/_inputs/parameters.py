@@ -109,7 +109,7 @@ def expect_memory(n_bytes):
 
     Libraries are asked after it that end the process where they find no memory.
     """
-    bytearray(n_bytes)
+    np.empty(n_bytes, np.uint8)
 
 
 def check_layer(layer, sizes):
