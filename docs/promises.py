@@ -25,8 +25,8 @@ PROMISES = {
             "test_bad_input.py::test_a_bad_parameter_is_refused",
             "test_fuzz.py::test_a_drawn_call_keeps_its_promise_or_is_refused_in_words",
         ],
-        "After any sequence of operations, failed and interrupted ones among them, an estimator is "
-        "what the successful ones make of a fresh one.": [
+        "After any operations, failed and interrupted ones among them, an estimator is what the "
+        "successful ones make of a fresh one.": [
             "test_sequences.py::"
             "test_an_estimator_is_what_its_successful_operations_make_of_a_fresh_one",
         ],

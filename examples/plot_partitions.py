@@ -26,8 +26,8 @@ np.save(path, X[:400_000])
 
 
 # %%
-# ``fit`` reads rows of float32 from a map as it needs them; the file stays as it is. ``partial_fit``
-# takes parts of any origin, without a schedule: lower ``lr`` in the end.
+# ``fit`` reads rows of float32 from a map as it needs them; the file stays as it is.
+# ``partial_fit`` takes parts of any origin, without a schedule: lower ``lr`` in the end.
 def take_parts(clf):
     """Go through the parts twice."""
     X = np.load(path, mmap_mode="r")
