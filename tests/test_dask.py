@@ -29,7 +29,11 @@ def client():
 
 def run_on_cluster(function, data):
     """Call a function of the data on the cluster, each worker of which gets them at the start."""
-    get_client().wait_for_workers(2, timeout=30)
+    client = get_client()
+    client.wait_for_workers(2, timeout=30)
+    # joblib sends them under the same keys; the death of a worker must not lose them.
+    sent = client.scatter([*data], broadcast=True)
+    client.replicate(sent)
     with joblib.parallel_config("dask", scatter=[*data]):
         return function(*data)
 
