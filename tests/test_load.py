@@ -161,6 +161,10 @@ def test_a_search_of_many_candidates_in_threads_is_that_of_fits_alone(clf, data,
     candidates, results = ParameterGrid(grid), search.cv_results_
     assert results["params"] == [*candidates]
     assert len(candidates) == 8 * n_rates
+    # joblib does not wait until the threads of a pool have ended.
+    deadline = time.monotonic() + 30
+    while threading.active_count() > n_threads and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() <= n_threads
     rng = np.random.default_rng(campaign.seed)
     for i in rng.choice(len(candidates), campaign.choose(3, 100), replace=False):
