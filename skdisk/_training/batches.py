@@ -4,6 +4,8 @@ torch's `DataLoader` fetches a batch row by row and collates it, which for small
 than the training step. Here an epoch costs one permutation, and a batch one gather.
 """
 
+import math
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -39,10 +41,23 @@ class LazyRows:
         if isinstance(positions, torch.Tensor):
             positions = positions.cpu().numpy()
         rows = self.X[positions]
+        dense = _make_tensor(rows.shape)
         if sparse.issparse(rows):
-            rows = rows.toarray()
-        # Memory of torch begins at multiples of 64 bytes, that of NumPy anywhere.
-        return torch.tensor(np.ascontiguousarray(rows, np.float32), device=self.device)
+            rows.astype(np.float32, copy=False).toarray(out=dense.numpy())
+        else:
+            dense.numpy()[...] = rows
+        return dense.to(self.device)
+
+
+def _make_tensor(shape):
+    """Make a float32 tensor whose memory begins at a multiple of 64 bytes, as torch's own does.
+
+    torch asks the C library for such memory, which in threads keeps it: several times as much.
+    """
+    n = math.prod(shape)
+    memory = np.empty(n + 15, np.float32)
+    first = -memory.ctypes.data % 64 // memory.itemsize
+    return torch.from_numpy(memory[first : first + n].reshape(shape))
 
 
 def as_rows(X, device="cpu"):
