@@ -25,7 +25,7 @@ ANYTHING = [
     *(Decimal("0.5"), Decimal("NaN"), Fraction(1, 2), 0.5j, np.float16(0.5), np.float32("nan")),
     *(np.int8(1), np.uint64(2), np.longdouble("0.5"), np.bool_(True), np.str_("auto")),
     *(np.array(1), np.array(0.5), np.array([1, 2]), np.array([]), np.array(["a"]), np.array(None)),
-    *(np.timedelta64(1), np.datetime64("2020"), pd.NA, pd.NaT, pd.Timestamp("2020")),
+    *(np.timedelta64(1, "D"), np.datetime64("2020"), pd.NA, pd.NaT, pd.Timestamp("2020")),
     *(torch.tensor(1.0), torch.tensor([1, 2]), pd.Series([1, 2]), pd.Series(dtype=float)),
     *(
         print,

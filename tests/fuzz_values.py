@@ -50,7 +50,15 @@ def put(rng, values, value):
 NUMBERS = [np.nan, np.inf, -np.inf, 1e39, 3.4e38, -3.4e38, 1e300, 1e-45, 1e-310, -0.0]
 OBJECTS = [
     *(None, pd.NA, pd.NaT, "red", "1", "", "a\0", b"1", True, 10**400, -(2**63), 2**64, 1j, [1]),
-    *((1, 2), {}, {1}, Decimal("0.5"), Fraction(1, 2), np.datetime64("2020"), np.timedelta64(1)),
+    *(
+        (1, 2),
+        {},
+        {1},
+        Decimal("0.5"),
+        Fraction(1, 2),
+        np.datetime64("2020"),
+        np.timedelta64(1, "D"),
+    ),
     *(datetime.date(2020, 1, 1), datetime.timedelta(1), object(), np.float32(0.5), np.array([1])),
     *(torch.tensor(1.0), np.ma.masked, int, Ellipsis),
 ]

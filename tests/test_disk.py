@@ -186,7 +186,7 @@ def test_only_n_samples_is_positional():
         ({"radius": 10**5000}, "'radius' parameter of make_disk .* about 1.0e"),
         ({"radius": Fraction(3, 2)}, "The 'radius' parameter of make_disk"),
         ({"flip_y": 10**400}, "'flip_y' parameter of make_disk .* about 1.0e"),
-        ({"flip_y": np.timedelta64(1)}, "'flip_y' parameter of make_disk must be a number"),
+        ({"flip_y": np.timedelta64(1, "D")}, "'flip_y' parameter of make_disk must be a number"),
     ],
     ids=lambda value: f"{next(iter(value))}" if isinstance(value, dict) else value,
 )

@@ -750,4 +750,4 @@ def test_every_parameter_of_the_signature_is_described_and_checked(make_clf):
     names = list(inspect.signature(type(clf)).parameters)
     assert set(names) == set(type(clf)._parameter_constraints)
     for name in names:
-        assert f"\n    {name} : " in type(clf).__doc__
+        assert f"\n{name} : " in inspect.getdoc(type(clf))
