@@ -10,6 +10,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import json
 import platform
 import re
+import signal
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +100,23 @@ class Campaign:
 def campaign(request, is_long):
     """Tell a test that draws its cases how many, with which seed; keep its figures."""
     return Campaign(request.node, is_long, request.config.getoption("--seed"))
+
+
+@pytest.fixture
+def end_process():
+    """Handle signals as a server does: Ctrl-C raises KeyboardInterrupt, SIGTERM SystemExit.
+
+    Ctrl-C also where a shell has it ignored. The value is the handler of SIGTERM.
+    """
+
+    def end(number, frame):
+        raise SystemExit(128 + number)
+
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: end}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield end
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

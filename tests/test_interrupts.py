@@ -24,6 +24,8 @@ from skorch.callbacks import Callback, LRScheduler
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
 
+pytestmark = pytest.mark.usefixtures("end_process")
+
 X, Y = make_disk(40, random_state=0)
 # Where things are set and set back.
 DELICATE = {
@@ -180,20 +182,6 @@ def _two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-
-
-def end_process(number, frame):
-    raise SystemExit(128 + number)
-
-
-@pytest.fixture(autouse=True)
-def _listen_to_signals():
-    """Let Ctrl-C raise KeyboardInterrupt, also where a shell has it ignored, and SIGTERM end."""
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: end_process}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 # What is raised while Python closes a generator is told, and goes no further.
