@@ -536,7 +536,7 @@ def test_a_fit_in_a_callback_of_a_fit_is_interrupted_with_it(end_process, number
 
 
 def test_an_interrupted_fit_holds_on_to_no_data():
-    # The first one imports more, in whose exceptions torch makes cycles.
+    # The first one of a process leaves cycles, which the garbage collector frees.
     with pytest.raises(SystemExit):
         make_clf(callbacks=[Press(signal.SIGTERM, "on_epoch_end")]).fit(X, Y)
     rows = X.copy()
