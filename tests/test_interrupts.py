@@ -165,7 +165,7 @@ def make_lbfgs():
 
 CASES = {
     "fused": (dict, nullcontext),
-    "Adam": (lambda: {"optimizer": "adam", "fused": True}, nullcontext),
+    "Adam": (lambda: {"optimizer": "adam"}, nullcontext),
     "L-BFGS": (make_lbfgs, nullcontext),
     "batch by batch": (lambda: {"fused": False}, nullcontext),
     "early stopping": (lambda: {"early_stopping": True, "n_iter_no_change": 1}, nullcontext),

@@ -470,8 +470,8 @@ def test_a_mutated_file_is_refused_in_words_or_works(
         is_loaded = count.load(changed, where)
         # Bytes that the checksum does not protect are not there.
         assert not is_loaded or change is not change_bytes_only or changed == data, where
-    # Of so few files as the suite tries, none may be right.
-    assert count.refused > count.loaded >= campaign.is_long
+    # Of so few files as the suite tries, all may be right, or none.
+    assert not campaign.is_long or count.refused > count.loaded > 0
     count.record(campaign)
 
 

@@ -438,6 +438,7 @@ def test_the_kernel_answers_signals_in_the_middle_of_an_epoch(name):
     assert not parameters.any()
 
 
+@pytest.mark.needs_kernel
 def test_an_interrupt_between_parts_of_a_prediction_waits_for_no_others(monkeypatch):
     class Interrupted(ThreadPoolExecutor):
         """Is interrupted when most parts have been handed in."""
