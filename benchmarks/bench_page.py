@@ -30,17 +30,10 @@ def find_look(contender):
     return {"color": COLORS[name], "marker": MARKERS[name], "markersize": 5, "capsize": 3}
 
 
-def write_table(machine, rows, path):
-    """Write the results as a Markdown table."""
-    lines = ["# Benchmarks", "", ", ".join(f"{key} {value}" for key, value in machine.items()), ""]
-    lines += [
-        "Ratios are of medians, to skdisk of the same case: above 1, skdisk is faster (or",
-        "smaller). The lesson is 3,000 x 2 rows, 64-64 units, batches of 32. The picture is drawn",
-        "from bench.json by `python benchmarks/run.py --draw`.",
-        "",
-        "![Times of a training step, a search, predictions, and of growing problems](bench.png)",
-        "",
-    ]
+def write_table(title, words, machine, rows, path):
+    """Write the results as a Markdown table below a title and what is to be known of them."""
+    lines = [f"# {title}", "", ", ".join(f"{key} {value}" for key, value in machine.items()), ""]
+    lines += [*words, ""]
     lines += ["| case | contender | median | quartiles | ratio |", "|---|---|---|---|---|"]
     for row in rows:
         low, high = row["quartiles"]

@@ -71,15 +71,24 @@ def fit_dataloader(X, y, hidden, batch_size, epochs):
     train_by_hand(make_module(X.shape[1], hidden), lambda: loader, epochs)
 
 
-def fit_presliced(X, y, hidden, batch_size, epochs, optimizer=torch.optim.SGD, activation=nn.ReLU):
+def fit_presliced(
+    X,
+    y,
+    hidden,
+    batch_size,
+    epochs,
+    optimizer=torch.optim.SGD,
+    activation=nn.ReLU,
+    device="cpu",
+):
     """Train a hand-written loop over slices of shuffled tensors."""
-    X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y)
+    X, y = torch.tensor(X, dtype=torch.float32, device=device), torch.tensor(y, device=device)
 
     def slice_batches():
-        order = torch.randperm(len(X))
+        order = torch.randperm(len(X), device=device)
         return zip(X[order].split(batch_size), y[order].split(batch_size), strict=True)
 
-    module = make_module(X.shape[1], hidden, activation=activation)
+    module = make_module(X.shape[1], hidden, activation=activation).to(device)
     train_by_hand(module, slice_batches, epochs, optimizer)
 
 

@@ -160,22 +160,31 @@ def _make_sparse(rng, X):
     return matrix.asformat(rng.choice(FORMATS))
 
 
+# What a compressed sparse matrix is made of.
+PARTS = ["indices", "indptr", "data"]
+
+
 def _damage_sparse(rng, X):
-    """Make a compressed matrix whose parts do not fit, are repeated, or in any order."""
-    matrix = rng.choice([sparse.csr_array, sparse.csc_matrix])(np.asarray(X, float))
-    name = rng.choice(["indices", "indptr", "data"])
-    part = getattr(matrix, name).copy()
+    """Make a matrix whose parts do not fit, are repeated, or in any order."""
+    make = rng.choice([sparse.csr_array, sparse.csc_matrix, sparse.bsr_array, sparse.coo_array])
+    matrix = make(np.asarray(X, float))
+    name = rng.choice(["coords", "data"] if matrix.format == "coo" else PARTS)
+    axis = rng.randrange(2)
+    part = matrix.coords[axis] if name == "coords" else getattr(matrix, name)
+    part = part.copy()
     kind = rng.randrange(5)
     if kind == 0:
         part[rng.randrange(len(part))] = rng.choice([-1, 0, 1, 2, 99, -(2**31)])
     elif kind == 1:
         part = part[: rng.randrange(len(part))]
     elif kind == 2:
-        part = part.astype(rng.choice(["i8", "f8", "u4", "O"]))
+        part = part.astype(rng.choice(["i8", "f8", "u4", "O", "f2", "M8[s]", "S3"]))
     elif kind == 3:
         part = part[::-1].copy()
     else:
-        part = np.append(part, part[-1:])
+        part = np.append(part, part[-1:], axis=0)
+    if name == "coords":
+        part = tuple(part if i == axis else other for i, other in enumerate(matrix.coords))
     setattr(matrix, name, part)
     return matrix
 

@@ -53,9 +53,32 @@ def end(number):
     return matrix
 
 
-def shorten(name):
-    matrix = sparse.csc_array(X)
+def shorten(name, matrix=None):
+    matrix = sparse.csc_array(X) if matrix is None else matrix
     setattr(matrix, name, getattr(matrix, name)[:-1])
+    return matrix
+
+
+def hold(dtype, part="data"):
+    """Make a matrix that has been given what SciPy would not have taken."""
+    matrix = sparse.csr_array((X > 0).astype(int))
+    setattr(matrix, part, getattr(matrix, part).astype(dtype))
+    return matrix
+
+
+def drop_value(matrix):
+    matrix.data[2].pop()
+    return matrix
+
+
+def reach_out(matrix, name, index):
+    """Let an index of a matrix of any format point outside it."""
+    if name == "coords":
+        matrix.coords[1][3] = index
+    elif name == "rows":
+        matrix.rows[2][0] = index
+    else:
+        matrix.indices[1] = index
     return matrix
 
 
@@ -102,6 +125,36 @@ BAD_X = {
     "CSC with a lowest number": (end(-(2**31)), ValueError, "X is a damaged CSC .*: the numbers"),
     "CSC of too few pointers": (shorten("indptr"), ValueError, r"X is a damaged CSC .* size \(?3"),
     "CSC of too few numbers": (shorten("data"), ValueError, "X is a damaged CSC .* same size"),
+    "COO with an index outside": (
+        reach_out(sparse.coo_array(X), "coords", 10**6),
+        ValueError,
+        r"X is a damaged COO .* axis 1 are from 0 to 1000000, its shape is \(20, 3\). Make it",
+    ),
+    "COO with too few values": (shorten("data", sparse.coo_array(X)), ValueError, "X is a .* COO"),
+    "BSR with an index outside": (
+        reach_out(sparse.bsr_array(X, blocksize=(2, 1)), "indices", 10**6),
+        ValueError,
+        "X is a damaged BSR .* must be < 3",
+    ),
+    "LIL with a negative index": (
+        reach_out(sparse.lil_array(X), "rows", -1),
+        ValueError,
+        "X is a damaged LIL .* axis 1 are from -1 to 2",
+    ),
+    "LIL with too few values": (
+        drop_value(sparse.lil_array(X)),
+        ValueError,
+        "X is a damaged LIL matrix: a row has not as many indices as values",
+    ),
+    "CSR with float indices": (
+        hold("f8", "indices"),
+        ValueError,
+        "X is a damaged CSR matrix: indices is of dtype float64, not int32",
+    ),
+    "CSR with pointers of objects": (hold("O", "indptr"), ValueError, "damaged CSR .* object"),
+    "CSR of objects": (hold(object), ValueError, "X is a sparse matrix of dtype object"),
+    "CSR of dates": (hold("M8[s]"), ValueError, r"X is a sparse matrix of dtype datetime64\[s\]"),
+    "CSR of float16": (hold("f2"), ValueError, "X is a sparse .* float16, which SciPy does not"),
 }
 # Columns that hold no numbers, as pandas, polars and Arrow have them.
 WORDS = ["red", "green"] * 10
@@ -206,6 +259,13 @@ BAD_Y = {
     "sparse counts": (sparse.csr_array(Y[:, None] * [2, 0]), ValueError, "with values such as 2"),
     "damaged CSC": (end(-(2**31)), ValueError, "y is a damaged CSC .*: the numbers"),
     "CSR with a label outside": (damage(99), ValueError, "y is a damaged CSR .* must be < 3"),
+    "LIL with a label outside": (
+        reach_out(sparse.lil_array(X > 0), "rows", 99),
+        ValueError,
+        "y is a damaged LIL .* to 99, its shape",
+    ),
+    "CSR with uint64 indices": (hold("u8", "indices"), ValueError, "y is a damaged .* uint64"),
+    "CSR of objects": (hold(object), ValueError, "y is a sparse matrix of dtype object"),
     "sparse NaN": (sparse.csr_array(Y[:, None] * [np.nan, 1]), ValueError, "y contains NaN"),
     "three dimensions": (np.ones((20, 2, 2), int), ValueError, r"1d array, got .* \(20, 2, 2\)"),
     "mixed types": (

@@ -6,6 +6,7 @@ indicator matrix says which of several labels each row has: float32, 0 or 1, a c
 """
 
 from collections.abc import Sequence, Set, Sized
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from .parameters import expect_memory
 
 # The kinds of NumPy's dtypes that are real numbers.
 NUMBERS = "biuf"
+# What a sparse matrix may hold for SciPy; of complex numbers scikit-learn says what is wrong.
+COMPUTED = NUMBERS + "c"
+COMPRESSED = {"csr": sparse.csr_array, "csc": sparse.csc_array, "bsr": sparse.bsr_array}
 # Other floats of torch are made float32, which holds all of their values.
 FLOATS_OF_NUMPY = (torch.float16, torch.float32, torch.float64)
 # The kinds of labels: what NumPy can sort and compare. Strings may be objects as well.
@@ -57,22 +61,62 @@ def as_array(values, name):
         ) from error
 
 
-def check_indices(X, name):
-    """Refuse a compressed matrix whose indices point outside it, where SciPy reads and writes."""
-    if X.format not in ("csr", "csc"):
-        return
-    make = {"csr": sparse.csr_array, "csc": sparse.csc_array}[X.format]
+def check_sparse(X, name):
+    """Refuse a sparse matrix that somebody has damaged since it was made.
+
+    Where its indices point outside it, SciPy reads and writes there.
+    """
+    if X.dtype.kind not in COMPUTED or X.dtype == np.float16:
+        raise ValueError(
+            f"{name} is a sparse matrix of dtype {X.dtype}, which SciPy does not compute with. "
+            "Make its values numbers, such as float32."
+        )
     try:
+        _check_indices(X)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is a damaged {X.format.upper()} matrix: {error}. Make it anew."
+        ) from error
+
+
+def _check_indices(X):
+    if X.format in COMPRESSED:
+        # Of the user's own: SciPy's check makes ints of them first.
+        _check_ints(X.indices, "indices")
+        _check_ints(X.indptr, "indptr")
         # The check cuts off what is too long, which must not be the user's own.
+        make = COMPRESSED[X.format]
         make((X.data, X.indices, X.indptr), shape=X.shape).check_format(full_check=True)
         # Where the last of them is not above 0, SciPy looks at no other. A difference of two may
         # be more than their dtype holds.
         if (X.indptr[1:] < X.indptr[:-1]).any():
             raise ValueError("the numbers in indptr descend")
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is a damaged {X.format.upper()} matrix: {error}. Make it anew."
-        ) from error
+    elif X.format == "coo":
+        if {len(indices) for indices in X.coords} != {len(X.data)}:
+            raise ValueError("it has not as many indices as values")
+        for axis, indices in enumerate(X.coords):
+            _check_range(indices, X.shape, axis)
+    elif X.format == "lil":
+        if [*map(len, X.rows)] != [*map(len, X.data)]:
+            raise ValueError("a row has not as many indices as values")
+        _check_range(np.array([*chain.from_iterable(X.rows)]), X.shape, axis=1)
+    elif X.format == "dok":
+        for axis, indices in enumerate(np.array([*X.keys()]).reshape(-1, 2).T):
+            _check_range(indices, X.shape, axis)
+
+
+def _check_range(indices, shape, axis):
+    if not len(indices):
+        return
+    _check_ints(indices, "indices")
+    low, high = indices.min(), indices.max()
+    if low < 0 or high >= shape[axis]:
+        raise ValueError(f"indices of axis {axis} are from {low} to {high}, its shape is {shape}")
+
+
+def _check_ints(numbers, name):
+    if numbers.dtype.kind not in "iu" or not np.can_cast(numbers.dtype, np.int64):
+        raise ValueError(f"{name} is of dtype {numbers.dtype}, not int32 or int64")
 
 
 def find_fault(array):
@@ -126,7 +170,7 @@ def _as_labels(y, name):
         # A sequence of which not every kind gives its items.
         y = as_array(y, name)
     if sparse.issparse(y) and _has_columns(y):
-        check_indices(y, name)
+        check_sparse(y, name)
         return _as_indicator(y.toarray(), name)
     if sparse.issparse(y):
         raise TypeError(f"Sparse data was passed for {name}. Use {name}.toarray().ravel().")

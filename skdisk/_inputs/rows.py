@@ -11,7 +11,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import validate_data
 
 from .._network.surroundings import count_rows_at_once, leave_as_found
-from .arrays import NUMBERS, as_array, check_indices, find_fault
+from .arrays import NUMBERS, as_array, check_sparse, find_fault
 
 # Features get a warning whose standard deviations differ by more than this factor, the largest of
 # which is larger than this in root mean square, or whose rows are shorter than this: measured with
@@ -91,7 +91,7 @@ def _as_container(X, name):
     if sparse.issparse(X):
         if X.ndim != 2:
             raise ValueError(f"Expected 2D array, got {name} of shape {X.shape}, which is sparse.")
-        check_indices(X, name)
+        check_sparse(X, name)
     elif isinstance(X, pd.DataFrame):
         # Of sparse columns scikit-learn makes a sparse matrix, which can leave out zeros only.
         are_sparse = all(isinstance(dtype, pd.SparseDtype) for dtype in X.dtypes)
