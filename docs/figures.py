@@ -31,6 +31,8 @@ BEST_OF_50, TREES = "skdisk, best epoch of 50", "HistGradientBoosting"
 LOGISTIC = "LogisticRegression"
 # The setting by which tables are told apart, and the change of log loss that counts.
 MORE_DECAY, CHANGE = "weight_decay=0.03", 0.02
+# 3,000 rows in batches of 32.
+N_STEPS_OF_LESSON = 94
 MONTHS = "January February March April May June July August September October November December"
 
 
@@ -58,7 +60,9 @@ def tell_names(names):
 
 def compute():
     """Compute the text of each name."""
-    return compute_accuracy() | compute_tuning() | compute_speed() | compute_memory()
+    return (
+        compute_accuracy() | compute_tuning() | compute_speed() | compute_memory() | compute_gpu()
+    )
 
 
 # ------------------------------------------------------------------------------------ accuracy
@@ -226,6 +230,35 @@ def compute_memory():
             [f"{n_workers} workers that have predicted", "memory of all, MB"],
             [[name, write(number, 2)] for name, number in workers.items()],
         ),
+    }
+
+
+def compute_gpu():
+    """Compute what is said of a GPU."""
+    machine, rows = read("gpu")
+    cases = Cases(rows)
+    lesson, wide = "fit, lesson, s/epoch", "fit, hidden 1,024, batch 1,024, s/epoch"
+    names = ("skdisk", "skdisk, cuda", "pre-sliced loop, cuda")
+    body = [
+        [case.removesuffix(", s/epoch").removesuffix(", s"), *(cases.tell(case, c) for c in names)]
+        for case in dict.fromkeys(row["case"] for row in rows)
+        if case.startswith("fit")
+    ]
+    body += [
+        [case.removesuffix(", s"), *(cases.tell(case, c, 1, 2) for c in names[:2]), ""]
+        for case in dict.fromkeys(row["case"] for row in rows)
+        if case.startswith("predict")
+    ]
+    head = ["seconds an epoch, or a call", "CPU", '`device="cuda"`', "hand-written loop, CUDA"]
+    return {
+        "gpu_machine": f"an {machine['gpu']} beside {machine['processor']}",
+        "gpu_date": tell_month(machine),
+        "gpu_table": make_table(head, body),
+        "gpu_lesson": cases.tell_ratio(lesson, "skdisk, cuda"),
+        "gpu_step": write(
+            1e3 * cases.rows[lesson, "skdisk, cuda"]["median"] / N_STEPS_OF_LESSON, 2
+        ),
+        "gpu_wide": write(1 / cases.rows[wide, "skdisk, cuda"]["ratio"], 2),
     }
 
 

@@ -164,7 +164,7 @@ def get_weights():
     """Copy the weights of a fitted classifier, layer by layer."""
 
     def get(clf):
-        return [p.detach().numpy().copy() for p in clf.module_.parameters()]
+        return [p.detach().cpu().numpy().copy() for p in clf.module_.parameters()]
 
     return get
 

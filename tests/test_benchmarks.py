@@ -94,6 +94,18 @@ def test_the_quick_form_of_tuning_writes_a_page_and_a_file(tmp_path):
     assert "| random search | 2 |" in page
 
 
+def test_the_quick_form_for_a_gpu_writes_a_table_and_a_file(tmp_path):
+    run_quick("gpu.py", tmp_path, "--device", "cpu")
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert results["machine"]["gpu"] == "cpu"
+    rows = {(row["case"], row["contender"]) for row in results["rows"]}
+    fit, predict = "fit, lesson, s/epoch", "predict_proba of 1,000 rows, s"
+    of_both = {(case, name) for case in (fit, predict) for name in ("skdisk", "skdisk, cpu")}
+    assert rows == {*of_both, (fit, "pre-sliced loop, cpu")}
+    table = (tmp_path / "gpu.md").read_text()
+    assert all(f"| {case} | {contender} |" in table for case, contender in rows)
+
+
 @pytest.fixture
 def tuning_page(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)

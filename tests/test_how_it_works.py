@@ -184,6 +184,13 @@ def test_hooks_of_all_are_a_reason(holder, of, monkeypatch):
     assert fit().fused_reason_ == f"there are hooks of all {of} of torch"
 
 
+@pytest.mark.needs_kernel
+def test_reduced_precision_is_a_reason():
+    [reason] = [reason for reason in REASONS if reason.startswith("torch.autocast")]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fit().fused_reason_ == reason
+
+
 NOT_IN_THE_WAY = {
     "no hidden layer": {"hidden_layer_sizes": ()},
     "many layers": {"hidden_layer_sizes": (3, 4, 5, 6)},

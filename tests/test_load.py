@@ -388,8 +388,18 @@ def raise_error(error):
         (lambda: np.empty(2**58), r"Unable to allocate 2\.00 EiB for an array with shape"),
         (lambda: bytearray(2**62), "Unable to allocate what predict asked for"),
         (lambda: raise_error(MemoryError("std::bad_alloc")), "Unable to allocate what predict"),
+        (
+            lambda: raise_error(
+                torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+            ),
+            'Unable to allocate 2.00 GiB on the accelerator. .* smaller batch_size .*"cpu"',
+        ),
+        (
+            lambda: raise_error(torch.OutOfMemoryError("HIP is out of it")),
+            "Unable to allocate memory on the accelerator",
+        ),
     ],
-    ids=["torch", "numpy", "python", "c++"],
+    ids=["torch", "numpy", "python", "c++", "accelerator", "another accelerator"],
 )
 def test_want_of_memory_is_one_error_whichever_library_finds_none(decorate, ask, words):
     @decorate

@@ -726,23 +726,46 @@ def test_the_validation_metric_may_be_another_one(make_clf):
     assert clf.history_["valid_auc"].between(0.5, 1).all()
 
 
+class Autocast(Callback):
+    """Train in reduced precision."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.context_ = torch.autocast("cpu", torch.bfloat16)
+        self.context_.__enter__()
+
+    def on_train_end(self, net, **kwargs):
+        self.context_.__exit__(None, None, None)
+
+    def on_epoch_end(self, net, **kwargs):
+        self.dtype_ = net.module_.layers[0](torch.zeros(1, 2)).dtype
+
+
 def test_reduced_precision_by_a_callback(make_clf, get_weights, disk):
-    class Autocast(Callback):
-        def on_train_begin(self, net, **kwargs):
-            self.context_ = torch.autocast("cpu", torch.bfloat16)
-            self.context_.__enter__()
-
-        def on_train_end(self, net, **kwargs):
-            self.context_.__exit__(None, None, None)
-
-        def on_batch_end(self, net, training, y_pred, **kwargs):
-            self.dtype_ = net.module_.layers[0](torch.zeros(1, 2)).dtype
-
     callback = Autocast()
-    clf = make_clf(callbacks=[callback]).fit(*disk)
+    clf = make_clf(callbacks=[callback], max_epochs=20).fit(*disk)
     assert callback.dtype_ == torch.bfloat16
+    assert not clf.fused_
     assert {w.dtype for w in get_weights(clf)} == {np.dtype("float32")}
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_in_reduced_precision_each_step_has_the_weights_of_the_one_before(
+    make_clf, disk, early_stopping
+):
+    params = {"max_epochs": 20, "momentum": 0.9, "lr": 0.1, "early_stopping": early_stopping}
+    params |= {"n_iter_no_change": 20}
+    in_full = make_clf(**params).fit(*disk)
+    assert in_full.loss_ < 0.8 * in_full.loss_curve_[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        around = make_clf(**params).fit(*disk)
+    by_callback = make_clf(**params, callbacks=[Autocast()]).fit(*disk)
+    for clf in (around, by_callback):
+        assert not clf.fused_
+        np.testing.assert_allclose(clf.loss_curve_, in_full.loss_curve_, atol=0.05)
+        if early_stopping:
+            expected = in_full.validation_loss_curve_
+            np.testing.assert_allclose(clf.validation_loss_curve_, expected, atol=0.05)
 
 
 def test_every_parameter_of_the_signature_is_described_and_checked(make_clf):

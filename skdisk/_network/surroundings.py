@@ -123,6 +123,13 @@ def _describe_want_of_memory(error, function):
     """Say what an error lacked memory for; None where it is another one, or says so itself."""
     if not isinstance(error, MemoryError | RuntimeError):
         return None
+    if isinstance(error, torch.OutOfMemoryError):
+        asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
+        what = asked[1] if asked else "memory"
+        return (
+            f"Unable to allocate {what} on the accelerator. Take a smaller batch_size or smaller "
+            'hidden layers, or device="cpu".'
+        )
     # torch has an exception of its own for the memory of devices only.
     asked = re.search(r"you tried to allocate (\d+) bytes", str(error))
     if asked:

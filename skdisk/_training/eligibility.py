@@ -78,7 +78,9 @@ def _find_kernel():
     return absence and f"there is no compiled kernel: {absence}"
 
 
-def _find_hooks_of_all():
+def _find_modes_of_all():
+    if torch.is_autocast_enabled("cpu"):
+        return "torch.autocast is on, and the kernel computes in float32"
     if has_hooks_of_all_modules():
         return "there are hooks of all modules of torch"
     if optimizers._global_optimizer_pre_hooks or optimizers._global_optimizer_post_hooks:
@@ -161,7 +163,7 @@ def find_obstacle(plan, net, batches):
         or _find_device(plan)
         or _find_optimizer(plan, net)
         or _find_batches(batches)
-        or _find_hooks_of_all()
+        or _find_modes_of_all()
     )
     if obstacle or net is None:
         return obstacle

@@ -142,6 +142,13 @@ class DiskNet(NeuralNetClassifier):
         X, _ = data_from_dataset(dataset)
         return self.iterator_valid(dataset, count_rows_at_once(X.shape[1]), device=self.device)
 
+    def infer(self, x, **fit_params):
+        """Compute the outputs of a batch."""
+        # Within torch.autocast torch keeps copies of weights until its end, and would train on
+        # with those of the first step.
+        torch.clear_autocast_cache()
+        return super().infer(x, **fit_params)
+
     def get_loss(self, y_pred, y_true, X=None, training=False, weights=None):
         """Compute the loss of log-probabilities or scores, taken as they are.
 
