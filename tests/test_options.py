@@ -642,7 +642,20 @@ def test_lbfgs_ends_where_it_finds_no_finite_loss(make_clf, disk, optimizer, wei
 def test_a_line_search_comes_back_from_a_loss_that_is_nan(make_clf, activation, lr):
     X, y = make_disk(20, random_state=0)
     clf = make_clf(hidden_layer_sizes=(3,), activation=activation, optimizer="lbfgs", lr=lr)
-    assert np.isfinite(clf.fit(1e10 * X, y).predict_proba(1e10 * X)).all()
+    assert np.isfinite(clf.fit(1e30 * X, y).predict_proba(1e30 * X)).all()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("lr", [1e13, 1e30, 3e38])
+def test_a_line_search_tries_no_step_that_float32_cannot_hold(make_clf, disk, lr):
+    X, y = disk
+    clf = make_clf(hidden_layer_sizes=(3,)).fit(X, y)
+    with torch.no_grad():
+        for p in clf.module_.parameters():
+            p.mul_(1e29)
+    # The products of gradients are infinite, and the direction of the second iteration is NaN.
+    clf.set_params(optimizer="lbfgs", lr=lr).partial_fit(X, 1 - y)
+    assert np.isfinite(clf.predict_proba(X)).all()
 
 
 @pytest.mark.parametrize("n_finite", [0, 2])

@@ -35,6 +35,18 @@ async () => {
 }
 """
 TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Text that its own box cuts off, beside what scrolls: code, tables and formulas.
+CUT_OFF = """
+() => [...document.querySelectorAll("article :is(h1, h2, h3, p, li, dt, dd), .prev-next-area a *")]
+    .filter(element => !element.closest("pre, table, mjx-container, .math"))
+    .filter(element => {
+        const range = document.createRange();
+        range.selectNodeContents(element);
+        const scrolls = element.querySelector("pre, table, mjx-container, .math, canvas, picture");
+        return !scrolls && range.getBoundingClientRect().right > window.innerWidth;
+    })
+    .map(element => element.textContent.trim().slice(0, 80))
+"""
 # What a reader looks for, and a page that must be among what is found.
 SEARCHES = {
     "MLPDiskClassifier": "api/skdisk.MLPDiskClassifier.html",
@@ -126,6 +138,7 @@ def test_every_page_is_whole(open_tab, address, width, mode):
         tab.goto(address + page)
         assert tab.locator("html").get_attribute("data-theme") in (mode, None), page
         faults += [f"{page}: picture: {picture}" for picture in tab.evaluate(PICTURES)]
+        faults += [f"{page}: cut off: {text}" for text in tab.evaluate(CUT_OFF)]
         if tab.evaluate(TOO_WIDE) > 0:
             faults.append(f"{page}: {tab.evaluate(TOO_WIDE)} pixels too wide")
     assert faults == []

@@ -7,6 +7,10 @@ batches cannot be compared. A watcher ends its training.
 import numpy as np
 import torch
 
+# The first step that a line search tries. It tries up to 25 others, each up to 10 times as long as
+# the one before, which float32 must hold.
+LONGEST = 1e13
+
 
 class FullBatchLBFGS(torch.optim.LBFGS):
     """torch's L-BFGS with an L2 penalty and, by default, a line search.
@@ -41,6 +45,8 @@ class FullBatchLBFGS(torch.optim.LBFGS):
         """Make iterations; return the loss before them, with the penalty."""
         [group] = self.param_groups
         decay = group["weight_decay"]
+        # A callback may have set it, too.
+        group["lr"] = min(group["lr"], LONGEST)
 
         def compute_penalised():
             loss = closure()
