@@ -239,15 +239,13 @@ def compute_gpu():
     cases = Cases(rows)
     lesson, wide = "fit, lesson, s/epoch", "fit, hidden 1,024, batch 1,024, s/epoch"
     names = ("skdisk", "skdisk, cuda", "pre-sliced loop, cuda")
+    found = sorted({case: None for case, _ in cases.rows}, key=lambda case: case[0] != "f")
     body = [
-        [case.removesuffix(", s/epoch").removesuffix(", s"), *(cases.tell(case, c) for c in names)]
-        for case in dict.fromkeys(row["case"] for row in rows)
-        if case.startswith("fit")
-    ]
-    body += [
-        [case.removesuffix(", s"), *(cases.tell(case, c, 1, 2) for c in names[:2]), ""]
-        for case in dict.fromkeys(row["case"] for row in rows)
-        if case.startswith("predict")
+        [
+            case.rsplit(", s", 1)[0],
+            *(cases.tell(case, name) if (case, name) in cases.rows else "" for name in names),
+        ]
+        for case in found
     ]
     head = ["seconds an epoch, or a call", "CPU", '`device="cuda"`', "hand-written loop, CUDA"]
     return {

@@ -444,7 +444,7 @@ def test_a_clone_is_unfitted_and_has_the_parameters(make_clf, disk):
 def test_a_pickle_of_a_net_on_cuda_is_loaded_without_cuda(make_clf, disk):
     X, y = disk
     if torch.cuda.is_available():
-        pytest.skip("this machine has CUDA: loading without it cannot be seen here")
+        pytest.skip("this process has CUDA: loading without it cannot be seen in it")
     clf = make_clf().fit(X, y)
     expected = clf.predict_proba(X)
     clf.net_.device = clf.device = "cuda"

@@ -100,9 +100,6 @@ def _check_indices(X):
         if [*map(len, X.rows)] != [*map(len, X.data)]:
             raise ValueError("a row has not as many indices as values")
         _check_range(np.array([*chain.from_iterable(X.rows)]), X.shape, axis=1)
-    elif X.format == "dok":
-        for axis, indices in enumerate(np.array([*X.keys()]).reshape(-1, 2).T):
-            _check_range(indices, X.shape, axis)
 
 
 def _check_range(indices, shape, axis):
