@@ -5,9 +5,12 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from skorch.net import NeuralNet
 
@@ -59,6 +62,24 @@ def test_every_new_name_is_a_name_of_skdisk(library):
         names = list_names(old if new.strip() == "the same" else new)
         names = {re.split(r"__|\.", name)[0] for name in names}
         assert names <= known, f"{old}: {names - known}"
+
+
+@pytest.mark.parametrize("library", ["skops.io", "joblib"])
+def test_a_pipeline_is_kept_with_its_scaler_as_the_guide_says(library, tmp_path, monkeypatch):
+    X, y = IRIS
+    pipeline = make_pipeline(StandardScaler(), MLPDiskClassifier(random_state=0)).fit(X, y)
+    monkeypatch.chdir(tmp_path)
+    pipeline[-1].save("last_step")
+    alone = MLPDiskClassifier.load("last_step")
+    _, rest = (GUIDE / "files.md").read_text().split("\n## Pipelines\n")
+    blocks = re.findall("```python\n(.*?)```", rest.split("\n## ")[0], re.DOTALL)
+    [code] = [block for block in blocks if block.startswith(f"import {library}")]
+    names = {"pipeline": pipeline}
+    exec(code, names)
+    assert names["pipeline"] is not pipeline
+    expected = pipeline.predict_proba(X)
+    np.testing.assert_array_equal(names["pipeline"].predict_proba(X), expected)
+    assert np.abs(alone.predict_proba(X.to_numpy()) - expected).max() > 0.5
 
 
 @pytest.fixture
