@@ -4,13 +4,13 @@
 // weights and the order of the rows as PyTorch does. So a setting trains the same network here and
 // there, and the Python that `writePython` writes can be checked against the page.
 
-export const RADIUS = Math.sqrt(2 / Math.PI);
-export const N_FRESH = 2000;
+const RADIUS = Math.sqrt(2 / Math.PI);
+const N_FRESH = 2000;
 const NOISE = 0.1;
 const GAP = 0.1;
 
 // What can be set, by the names that stand in the address. The first value is what is not written.
-export const OPTIONS = {
+const OPTIONS = {
   hidden: ["64-64", "8-8", "3", "none"],
   lr: ["0.01", "0.001", "0.04", "0.1", "0.3", "1", "10"],
   momentum: ["0", "0.5", "0.9"],
@@ -22,7 +22,7 @@ export const OPTIONS = {
 };
 
 // Read a setting from the part of an address behind "#". What is unknown counts as not written.
-export function readSetting(hash) {
+function readSetting(hash) {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   const setting = {};
   for (const [name, values] of Object.entries(OPTIONS)) {
@@ -31,7 +31,7 @@ export function readSetting(hash) {
   return setting;
 }
 
-export function writeSetting(setting) {
+function writeSetting(setting) {
   const changed = Object.entries(OPTIONS).filter(([name, values]) => setting[name] !== values[0]);
   return new URLSearchParams(changed.map(([name]) => [name, setting[name]])).toString();
 }
@@ -42,7 +42,7 @@ function readSizes(setting) {
 
 // Write the Python that trains the network of a setting. A result, once there is one, is said in
 // comments, so that whoever runs the lines can compare.
-export function writePython(setting, result = null) {
+function writePython(setting, result = null) {
   const sizes = readSizes(setting);
   const noise = setting.data === "noise" ? `noise=${NOISE}, ` : "";
   const gap = setting.data === "gap";
@@ -76,7 +76,7 @@ export function writePython(setting, result = null) {
 }
 
 // The Mersenne Twister, the generator of NumPy's RandomState and of PyTorch on the CPU.
-export class Random {
+class Random {
   constructor(seed) {
     const state = new Uint32Array(624);
     state[0] = seed;
@@ -152,7 +152,7 @@ export class Random {
 
 // Draw points on the square [-1, 1) x [-1, 1) as `make_disk` does: {X, y}, X one point after the
 // other in float32, y 1 inside the disk and 0 outside.
-export function makeDisk(n, seed, data = "disk") {
+function makeDisk(n, seed, data = "disk") {
   const random = new Random(seed);
   const points = Array.from({ length: n }, () => [0, 0].map(() => 2 * random.drawDouble() - 1));
   const distances = points.map(([x0, x1]) => Math.hypot(x0, x1));
@@ -179,7 +179,7 @@ function dot(weights, start, deltas) {
 
 // Fully connected layers with ReLU between them, which end in scores z of the classes. The
 // probabilities q are softmax(z), the loss of a point is -log q of its class, in nats.
-export class Network {
+class Network {
   // `sizes` are the numbers of units from the features to the classes.
   constructor(sizes, random) {
     this.layers = [];
@@ -281,7 +281,7 @@ export class Network {
 }
 
 // Compute the mean loss and the accuracy on points.
-export function evaluate(network, { X, y }) {
+function evaluate(network, { X, y }) {
   let loss = 0;
   let nRight = 0;
   for (let i = 0; i < y.length; i++) {
@@ -292,7 +292,7 @@ export function evaluate(network, { X, y }) {
 }
 
 // The training of a setting, step by step: stochastic gradient descent with Nesterov's momentum.
-export class Training {
+class Training {
   constructor(setting) {
     const seed = Number(setting.seed);
     this.setting = setting;

@@ -3,16 +3,6 @@
 // A setting stands in the address behind "#", so that a link leads to it. Colours are those of
 // style.css. Nothing is asked of any other place.
 
-import {
-  OPTIONS,
-  RADIUS,
-  Training,
-  evaluate,
-  readSetting,
-  writePython,
-  writeSetting,
-} from "./network.js";
-
 const LABELS = {
   hidden: "Hidden layers",
   lr: "Learning rate",

@@ -29,6 +29,7 @@ from ._inputs.file_checks import (
     check_generator,
     check_names,
     check_parameters,
+    check_remembered,
     check_training,
     find_device,
     make_classes,
@@ -255,6 +256,7 @@ def _rebuild(cls, description):
     training["settings"] = training["settings"] | {"device": device}
     expect(isinstance(training["state"], dict), "the state is not a dict")
     optimizer = find_optimizer(training["settings"].get("optimizer"))
+    check_remembered(training["state"])
     noted = note_optimizer({"optimizer": None, "groups": None} | training["state"])
     check_training(training, optimizer, noted, n_features, estimator.classes_)
     estimator.n_features_in_ = n_features

@@ -531,30 +531,53 @@ def test_a_file_mutated_on_and_on_along_new_ways_is_refused_in_words_or_works(
     count.record(campaign, ways=len(ways))
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_file_asks_for_memory_in_proportion_to_its_size(make_clf, watch, tmp_path, campaign):
+def measure(path, data, choose, item, n_bytes):
+    """Load a file that has at one place as many items as make so many bytes.
+
+    The value is how many bytes that took at most, for each byte of the file.
+    """
+    metadata, description, tensors, content = unpack(data)
+    parent, key = choose(description)
+    parent[key] = "MANY"
+    many = f"[{','.join([item] * (n_bytes // (len(item) + 1)))}]"
+    path.write_bytes(pack(metadata, description, tensors, content, {"MANY": many}))
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ValueError):
+            MLPDiskClassifier.load(path)
+        n_most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    n_bytes = path.stat().st_size
+    where = f"{item} in {key}: {n_most} bytes for {n_bytes}"
+    assert n_most < MOST_BYTES_FOR_BYTE * n_bytes + MOST_BYTES_FOR_NOTHING, where
+    return n_most / n_bytes
+
+
+@pytest.fixture
+def large(make_clf, tmp_path):
+    """Save a classifier whose optimiser is torch's; the value is the path, and what is there."""
     path = tmp_path / "large.safetensors"
     data = save_one(make_clf, path, optimizer="adam", fused=False)
     MLPDiskClassifier.load(path)
+    return path, data
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_asks_for_memory_in_proportion_to_its_size(large, campaign):
     n_files, ratios = campaign.choose(N_MEASURED, N_MEASURED_LONG), []
     for number in range(n_files):
         rng = random.Random(f"{campaign.seed} {number}")
-        metadata, description, tensors, content = unpack(data)
-        parent, key = rng.choice(find_places(description))
-        item = rng.choice(SMALL_TEXTS)
+        choose, item = (lambda d, rng=rng: rng.choice(find_places(d))), rng.choice(SMALL_TEXTS)
         n_bytes = rng.randrange(10_000, campaign.choose(50_000, 500_000))
-        parent[key] = "MANY"
-        many = f"[{','.join([item] * (n_bytes // (len(item) + 1)))}]"
-        path.write_bytes(pack(metadata, description, tensors, content, {"MANY": many}))
-        tracemalloc.start()
-        try:
-            with contextlib.suppress(ValueError):
-                MLPDiskClassifier.load(path)
-            n_most = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        n_bytes = path.stat().st_size
-        where = f"{campaign.seed} {number}: {item} in {key}, {n_most} bytes for {n_bytes}"
-        assert n_most < MOST_BYTES_FOR_BYTE * n_bytes + MOST_BYTES_FOR_NOTHING, where
-        ratios.append(n_most / n_bytes)
+        ratios.append(measure(*large, choose, item, n_bytes))
     campaign.record(files=n_files, largest_ratio_of_memory_to_size=max(ratios))
+
+
+@pytest.mark.parametrize("key", ["params", "foreach", "more"])
+@pytest.mark.parametrize("part", ["groups", "optimizer"])
+def test_what_an_optimiser_remembers_is_not_copied_where_lists_lie_in_it(large, part, key):
+    measure(*large, lambda description: (description["state"][part][0], key), "[[]]", 100_000)
+    path, _ = large
+    with pytest.raises(ValueError, match=f"{part} of the state has lists or dicts within others"):
+        MLPDiskClassifier.load(path)

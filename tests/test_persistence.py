@@ -981,7 +981,7 @@ WRONG_VALUES = {
     "half a character in a name": (["history", 0, "\udc80"], 1, "surrogates not allowed"),
     "no loss": (["history", 2], {"epoch": 3}, "lack train_loss"),
     "validation": (["history", 0, "valid_loss"], 0.5, "only some epochs of the last training"),
-    "groups": (["state", "groups"], [], "must be a list of dicts, 1 in number"),
+    "groups": (["state", "groups"], [], "groups of the state must be dicts, 1 in number"),
     "lr of group": (
         ["state", "groups", 0, "lr"],
         "fast",

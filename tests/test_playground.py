@@ -302,6 +302,14 @@ def test_a_press_on_train_finds_the_disk(page):
     assert "Paused" in page.get_by_role("status").inner_text()
 
 
+def test_the_page_works_from_a_file_on_a_disk(browser):
+    page = browser.new_page()
+    page.goto((PLAYGROUND / "index.html").as_uri())
+    page.get_by_role("button", name="One step").click()
+    assert "Epoch 0 of 100, 1 step" in page.inner_text("#pg-count")
+    page.close()
+
+
 def test_the_keyboard_does_what_the_mouse_does(page):
     page.get_by_role("button", name="One step").press("Enter")
     assert "Epoch 0 of 100, 1 step" in page.inner_text("#pg-count")

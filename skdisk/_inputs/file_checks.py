@@ -188,6 +188,29 @@ def make_feature_names(names, n_features):
     return np.array(names, dtype=object)
 
 
+def check_remembered(state):
+    """Check how many dicts hold what an optimiser remembers, and that no lists lie within others.
+
+    They are copied before each value is looked at, and are not to be large where the file is small.
+    """
+    parameters = state.get("parameters")
+    n_parameters = len(parameters) if isinstance(parameters, list) else 0
+    if state.get("groups") is None and state.get("optimizer") is None:
+        return
+    for name, length in (("groups", 1), ("optimizer", n_parameters)):
+        values = state.get(name)
+        is_right = isinstance(values, list) and len(values) == length
+        is_right = is_right and all(isinstance(item, dict | None) for item in values)
+        expect(is_right, f"{name} of the state must be dicts, {length} in number")
+        is_flat = all(_is_flat(value) for item in values for value in (item or {}).values())
+        expect(is_flat, f"{name} of the state has lists or dicts within others")
+
+
+def _is_flat(value):
+    items = value if isinstance(value, list | tuple) else [value]
+    return not any(isinstance(item, dict | list | tuple) for item in items)
+
+
 def check_training(training, optimizer, noted, n_features, classes):
     """Check the description of a training, for so many features and these classes.
 
@@ -208,8 +231,7 @@ def check_training(training, optimizer, noted, n_features, classes):
     cls, arguments = optimizer, settings["optimizer_arguments"]
     check_names(arguments, ["lr"], arguments, "the arguments of the optimizer")
     device, shapes = torch.device(settings["device"]), [p.shape for p in parameters]
-    noted = None if state["groups"] is None else noted
-    check_optimizer(cls, arguments, device, shapes, noted)
+    check_optimizer(cls, arguments, device, shapes, None if state["groups"] is None else noted)
     names = MEMORY.get(cls, ()) if memory else ()
     check_names(memory, names, names, "the memories of the optimizer")
     for name, values in memory.items():
@@ -286,11 +308,7 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     optimizer = cls(parameters, **arguments)
     if noted is not None:
         what = f"a setting or memory of {cls.__name__}"
-        for values, length in ((noted.groups, 1), (noted.optimizer, len(shapes))):
-            is_right = isinstance(values, list) and len(values) == length
-            is_right = is_right and all(isinstance(item, dict | None) for item in values)
-            expect(is_right, f"{what}: there must be a list of dicts, {length} in number")
-            _check_numbers(values, what)
+        _check_numbers([noted.groups, noted.optimizer], what)
         for values in noted.optimizer:
             _check_steps((values or {}).get("step", 0), what)
         load_optimizer(optimizer, parameters, noted)
