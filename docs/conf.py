@@ -128,8 +128,8 @@ html_theme_options = {
     },
     "footer_start": ["copyright"],
     "footer_end": [],
-    # The table of features has a column for each peer.
-    "secondary_sidebar_items": {"**": ["page-toc"], "guide/features": []},
+    # Where tables have a column for each peer, they need the width.
+    "secondary_sidebar_items": {"**": ["page-toc"], "guide/features": [], "results/accuracy": []},
     "navigation_with_keys": False,
     "show_prev_next": True,
     "use_edit_page_button": False,

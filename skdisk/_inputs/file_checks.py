@@ -191,7 +191,8 @@ def make_feature_names(names, n_features):
 def check_remembered(state):
     """Check how many dicts hold what an optimiser remembers, and that no lists lie within others.
 
-    They are copied before each value is looked at, and are not to be large where the file is small.
+    They are copied before each value is looked at: the copies are not to be large where the file
+    is small.
     """
     parameters = state.get("parameters")
     n_parameters = len(parameters) if isinstance(parameters, list) else 0
