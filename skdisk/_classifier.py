@@ -469,6 +469,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
             self.optimizer_params = {**(self.optimizer_params or {}), **own}
         return self
 
+    @leave_as_found
     def fit(
         self,
         X: Rows,
@@ -519,6 +520,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         validation = None if X_val is None else (X_val, y_val)
         return self._train(X, y, sample_weight, classes, validation=validation, resume=resume)
 
+    @leave_as_found
     def partial_fit(
         self,
         X: Rows,
@@ -664,6 +666,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
             )
         return compute_proba(state.net.module_, self._output, rows, form)
 
+    @leave_as_found
     def __getstate__(self):
         """Describe the estimator in arrays, numbers, text, lists and dicts where they can say it.
 
@@ -672,6 +675,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         """
         return to_plain(super().__getstate__())
 
+    @leave_as_found
     def __setstate__(self, state):
         """Make the estimator of its description."""
         super().__setstate__(from_plain(state))
@@ -682,7 +686,6 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         vars(copied).update(vars(self))
         return copied
 
-    @leave_as_found
     def _train(self, *args, **kwargs):
         """Train; a call that fails leaves this estimator and what it was lent as they were."""
         lent = Lent(self.random_state, self.callbacks or [])

@@ -21,7 +21,7 @@ from ._inputs.rows import check_rows_to_predict
 from ._inputs.weights import check_sample_weight, scale_to_mean_one
 from ._network.mlp import flatten, get_parameters, has_hooks, split
 from ._network.prediction import compute_hidden, compute_log_odds, make_network
-from ._network.surroundings import explain_want_of_memory
+from ._network.surroundings import explain_want_of_memory, leave_as_found
 from ._training.batches import as_rows
 from ._training.callbacks import HISTORY, NOT_IN_HISTORY
 from ._training.state import make_net
@@ -249,7 +249,7 @@ class FittedNetwork:
         return self._settings.out_activation
 
     @property
-    @explain_want_of_memory
+    @leave_as_found
     def net_(self) -> NeuralNetClassifier:
         """The skorch net, made when somebody asks for it."""
         state = self._state

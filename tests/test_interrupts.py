@@ -8,6 +8,7 @@ Signals at random moments of all that takes time are in `test_signals.py`.
 """
 
 import copy
+import pickle
 import random
 import signal
 import sys
@@ -33,6 +34,8 @@ DELICATE = {
     "surroundings.py",
 }
 N_DELICATE, EVERY = 12, 1999
+# Where torch sets its modes.
+MODES = {"grad_mode.py", "optimizer.py", "_contextlib.py"}
 
 
 class Interrupter:
@@ -281,6 +284,39 @@ def test_other_interrupted_calls_leave_all_as_it_was(method, campaign, tmp_path)
         assert read_lent(clf) == lent, where
         assert all(map(np.array_equal, read_weights(clf), weights)), where
     campaign.record(places=len({*recorder.moments}), interrupts=len(chosen))
+
+
+# What makes a step of nothing, or a net, with torch's modes changed for a while.
+CHECKED = {"optimizer": "adam", "optimizer_params": {"eps": 1e-7}, "fused": False}
+CALLS = {
+    "fit": lambda clf: clf.fit(X, Y),
+    "partial_fit": lambda clf: clf.partial_fit(X, Y, classes=[0, 1]),
+    "net_": lambda clf: clf.net_,
+    "copy": copy.deepcopy,
+    "load": lambda clf: pickle.loads(clf),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_that_change_modes_of_torch_leave_them_where_they_are_interrupted(name):
+    def make():
+        clf = make_clf(**CHECKED | {"fused": "auto"} if name == "net_" else CHECKED)
+        if name in ("net_", "copy", "load"):
+            clf.fit(X, Y)
+        return pickle.dumps(clf) if name == "load" else clf
+
+    # The first time, torch and Python fill caches.
+    CALLS[name](make())
+    recorder = Interrupter()
+    recorder.run(partial(CALLS[name], make()))
+    changing = [i for i, place in enumerate(recorder.moments) if place[0] in MODES]
+    # Those before a training.
+    for moment in changing[:80]:
+        with torch.enable_grad():
+            clf, before = make(), read_surroundings()
+            Interrupter(moment).run(partial(CALLS[name], clf))
+            assert read_surroundings() == before, recorder.moments[moment]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
