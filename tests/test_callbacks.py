@@ -10,6 +10,9 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochTimer, Fr
 from skorch.helper import SkorchDoctor
 from torch import nn
 from torch.optim import optimizer
+from torch.utils.data import DataLoader
+
+from skdisk._training.batches import TensorBatches
 
 SETTINGS = {"hidden_layer_sizes": (16,), "max_epochs": 3}
 
@@ -154,6 +157,30 @@ def test_batches_that_a_callback_changes_are_honoured(make_clf, get_weights, dis
     for ours, theirs in zip(get_weights(clf), get_weights(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert clf.net_.history[0, "train_batch_count"] == -(-200 // clf.net_.batch_size)
+
+
+BATCHES_OF_OTHERS = {
+    "a list": lambda *args, **kwargs: list(TensorBatches(*args, **kwargs)),
+    "torch's loader": lambda dataset, batch_size, **kwargs: DataLoader(dataset, batch_size),
+}
+
+
+@pytest.mark.parametrize("make_batches", BATCHES_OF_OTHERS.values(), ids=BATCHES_OF_OTHERS)
+@pytest.mark.parametrize("name", ["iterator_train", "iterator_valid"])
+@pytest.mark.parametrize("dropout", [0.0, 1e-12])
+def test_batches_of_somebody_else_need_only_be_rows_and_targets(
+    make_clf, get_weights, disk, make_batches, name, dropout
+):
+    def fit(callbacks):
+        clf = make_clf(callbacks=callbacks, shuffle=False, dropout=dropout, **SETTINGS)
+        return clf.fit(*disk, X_val=disk[0][:50], y_val=disk[1][:50])
+
+    change = ChangeOnce("on_train_begin", lambda net: setattr(net, name, make_batches))
+    clf, expected = fit([change]), fit(None)
+    for ours, theirs in zip(get_weights(clf), get_weights(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    losses = clf.validation_loss_curve_, expected.validation_loss_curve_
+    np.testing.assert_allclose(*losses, atol=1e-5)
 
 
 class Count(Callback):

@@ -315,6 +315,7 @@ class _Training:
             self._judge(self.row, all(p.isfinite().all() for p in net.module_.parameters()))
         if validation is None or self.result.ending is Ending.DIVERGED:
             return False
+        by_kernel = by_kernel and isinstance(self._validation_batches, TensorBatches)
         if by_kernel and not (net and find_watchers(net, "on_batch_begin", "on_batch_end")):
             self._validate_by_kernel()
         elif self._run_skorch(self._validation_batches, training=False):
@@ -336,13 +337,14 @@ class _Training:
 
     def _run_skorch(self, batches, training):
         """Train or validate by skorch's loop; return whether a callback stops it."""
-        net = self.state.net
-        if training and any(getattr(net.module_, "dropout", ())):
+        net, is_own = self.state.net, isinstance(batches, TensorBatches)
+        if training and is_own and any(getattr(net.module_, "dropout", ())):
             seed = make_epoch_seed(self.plan.settings.seed, len(net.history))
             batches.seeds = make_batch_seeds(seed, len(batches)).tolist()
         # Each weight is used twice a row, and training does so three times.
         n_weights = sum(p.numel() for p in net.module_.parameters())
-        operations = (6 if training else 2) * n_weights * max(batches.sizes)
+        n_rows = batches.batch_size if is_own else net.batch_size
+        operations = (6 if training else 2) * n_weights * n_rows
         prefix = "train" if training else "valid"
         step = net.train_step if training else net.validation_step
         with limit_threads(operations):
