@@ -183,6 +183,32 @@ def test_batches_of_somebody_else_need_only_be_rows_and_targets(
     np.testing.assert_allclose(*losses, atol=1e-5)
 
 
+class OwnModule(nn.Module):
+    """A module as people write them, whose dropout is a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout, self.layer = nn.Dropout(0.5), nn.Linear(2, 2)
+
+    def forward(self, X):
+        return self.layer(self.dropout(X)).log_softmax(dim=1)
+
+
+def put_a_module(net):
+    net.module_ = OwnModule()
+    net.initialize_optimizer()
+
+
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_a_callback_may_put_a_module_of_its_own_there(make_clf, disk, fused):
+    module = ChangeOnce("on_train_begin", put_a_module)
+    clf = make_clf(fused=fused, callbacks=[module], max_epochs=2).fit(*disk)
+    clf.set_params(callbacks=None).partial_fit(*disk)
+    assert type(clf.module_) is OwnModule
+    assert np.isfinite(clf.loss_curve_).all()
+    assert clf.predict_proba(disk[0]).shape == (len(disk[0]), 2)
+
+
 class Count(Callback):
     """A callback that counts how often it is initialised, and a training begins."""
 

@@ -76,11 +76,7 @@ def train(plan, state):
     """Train a network: the state becomes that of the last whole epoch, the result says the rest.
 
     Return the result and, where an interrupt has ended the training, the exception to raise.
-
-    Raises
-    ------
-    ValueError
-        If `fused=True` is not possible. Nothing has been trained then, or whole epochs.
+    ValueError says where `fused=True` is not possible: before the training or after whole epochs.
     """
     signals = _Signals()
     training = _Training(plan, state, signals)
@@ -338,7 +334,7 @@ class _Training:
     def _run_skorch(self, batches, training):
         """Train or validate by skorch's loop; return whether a callback stops it."""
         net, is_own = self.state.net, isinstance(batches, TensorBatches)
-        if training and is_own and any(getattr(net.module_, "dropout", ())):
+        if training and is_own and net.drops_units():
             seed = make_epoch_seed(self.plan.settings.seed, len(net.history))
             batches.seeds = make_batch_seeds(seed, len(batches)).tolist()
         # Each weight is used twice a row, and training does so three times.

@@ -194,7 +194,8 @@ def make_net(settings, state, earlier=None):
         _fill_net(net, state.arrays)
     else:
         net.module_ = copy.deepcopy(earlier.module_).to(settings.device)
-        net.module_.dropout = settings.dropout
+        if isinstance(net.module_, MLP):
+            net.module_.dropout = settings.dropout
         net.initialize_optimizer()
     for group in net.optimizer_.param_groups if _has_scheduler(net) else ():
         # Where a scheduler of torch begins that has not seen the earlier epochs.
