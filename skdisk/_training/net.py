@@ -25,7 +25,6 @@ from skorch.utils import data_from_dataset
 from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
 
-from .._network.mlp import MLP
 from .._network.surroundings import count_rows_at_once
 from .batches import TensorBatches, WeightedDataset
 
@@ -132,7 +131,7 @@ class DiskNet(NeuralNetClassifier):
 
     def drops_units(self):
         """Tell whether the module is an `MLP` with dropout; another one has its own way."""
-        return isinstance(self.module_, MLP) and any(self.module_.dropout)
+        return hasattr(self.module_, "dropout_seed") and any(self.module_.dropout)
 
     def get_iterator(self, dataset, training=False):
         """Make the batches to train with, or to predict, of a data set, on the net's device."""
