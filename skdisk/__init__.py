@@ -31,13 +31,7 @@ _MODULES = {
     "make_disk": "._disk",
 }
 
-__all__ = [
-    "LossCurveDisplay",
-    "MLPDiskClassifier",
-    "MLPDiskEnsemble",
-    "__version__",
-    "make_disk",
-]
+__all__ = sorted([*_MODULES, "__version__"])
 __version__ = version("skdisk")
 
 

@@ -29,13 +29,7 @@ from ._compat import (
     with_callbacks,
 )
 from ._fitted import FittedNetwork, ProbabilisticClassifier
-from ._inputs.arrays import (
-    check_classes,
-    check_kind,
-    check_labels,
-    encode_labels,
-    find_classes,
-)
+from ._inputs.arrays import check_classes, check_kind, check_labels, encode_labels, find_classes
 from ._inputs.choices import LearningRates, Plateau, resolve_device, resolve_optimizer
 from ._inputs.parameters import (
     Labels,
@@ -46,12 +40,7 @@ from ._inputs.parameters import (
     check_memory,
     check_numbers,
 )
-from ._inputs.rows import (
-    check_rows,
-    check_rows_to_predict,
-    warn_of_other_scale,
-    warn_of_scales,
-)
+from ._inputs.rows import check_rows, check_rows_to_predict, warn_of_other_scale, warn_of_scales
 from ._inputs.weights import (
     check_class_weight,
     check_sample_weight,
@@ -61,27 +50,12 @@ from ._inputs.weights import (
     multiply_weights,
     scale_to_mean_one,
 )
-from ._network.mlp import (
-    ACTIVATIONS,
-    as_probabilities,
-    as_sizes,
-    count_weights,
-    make_sequential,
-)
-from ._network.prediction import (
-    compute_proba,
-    compute_proba_of_arrays,
-    make_module,
-)
+from ._network.mlp import ACTIVATIONS, as_probabilities, as_sizes, make_sequential
+from ._network.prediction import compute_proba, compute_proba_of_arrays, make_module
 from ._network.surroundings import explain_want_of_memory, leave_as_found
 from ._persistence import FITTED, from_plain, load, save, to_plain
 from ._training.batches import WeightedDataset, as_rows
-from ._training.callbacks import (
-    BestEpoch,
-    FitTasks,
-    PrintTenLines,
-    ShowProgress,
-)
+from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
 from ._training.loop import Ending, Plan, train
 from ._training.optimizers import Convergence, FullBatchLBFGS
 from ._training.state import Settings, begin, go_on
@@ -110,10 +84,6 @@ def _find_callback_class(item):
     """Find the class of an item of `callbacks`: a callback, its class, or a pair with a name."""
     callback = item[1] if isinstance(item, tuple) and len(item) == 2 else item
     return callback if isinstance(callback, type) else type(callback)
-
-
-def _is_lr_scheduler(item):
-    return issubclass(_find_callback_class(item), LRScheduler)
 
 
 class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassifier):
@@ -844,12 +814,10 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
     def _warn_of_convergence(self, plan):
         result = self._result
         if result.diverged:
-            warnings.warn(
+            message = (
                 f"The training diverged {result.diverged}. The network is that of the epoch "
                 "before. Use a smaller lr or clip_grad_norm, and put a StandardScaler before the "
-                "classifier.",
-                ConvergenceWarning,
-                stacklevel=5,
+                "classifier."
             )
         elif (
             any(isinstance(watcher, BestEpoch) for watcher in plan.watchers)
@@ -857,24 +825,23 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
             # Where the patience is that long, the best of all epochs is what was asked for.
             and self.n_iter_no_change < plan.n_epochs
         ):
-            warnings.warn(
+            message = (
                 f"max_epochs={plan.n_epochs} ended while the validation loss was still falling: "
                 f"its lowest is that of epoch {self.best_epoch_}. Try more max_epochs or a larger "
-                "lr.",
-                ConvergenceWarning,
-                stacklevel=5,
+                "lr."
             )
         elif result.ending is Ending.COMPLETE and any(
             isinstance(watcher, Convergence) and not watcher.is_reached
             for watcher in plan.watchers
         ):
-            warnings.warn(
+            message = (
                 f"max_epochs={plan.n_epochs} ended before L-BFGS had found a minimum. Try more "
                 "max_epochs or a larger weight_decay, and put a StandardScaler before the "
-                "classifier.",
-                ConvergenceWarning,
-                stacklevel=5,
+                "classifier."
             )
+        else:
+            return
+        warnings.warn(message, ConvergenceWarning, stacklevel=5)
 
     def _check_params(self):
         caller = type(self).__name__
@@ -934,7 +901,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
 
     def _compute_learning_rates(self, settings, n_epochs, whole_fit):
         """Compute the learning rate of each epoch; None where it is constant or a callback's."""
-        is_scheduled = any(map(_is_lr_scheduler, settings.callbacks))
+        classes = map(_find_callback_class, settings.callbacks)
+        is_scheduled = any(issubclass(cls, LRScheduler) for cls in classes)
         # The line search of L-BFGS finds the length of each step itself.
         is_free = is_scheduled or settings.optimizer is FullBatchLBFGS
         if not whole_fit or is_free or self.lr_schedule == "constant":
@@ -948,10 +916,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         """Make the settings of a training on so many rows: of a whole fit, or of one call."""
         optimizer, arguments = self._resolve_optimizer(n_rows if whole_fit else None)
         hidden = as_sizes(self.hidden_layer_sizes)
-        n_weights = count_weights(self.n_features_in_, hidden, len(self.classes_))
-        n_bytes = BYTES_PER_WEIGHT * n_weights
-        check_memory("hidden_layer_sizes", self.hidden_layer_sizes, n_bytes)
-        return Settings(
+        settings = Settings(
             n_features=self.n_features_in_,
             n_classes=len(self.classes_),
             hidden_layer_sizes=hidden,
@@ -969,3 +934,6 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
             max_epochs=n_epochs,
             callbacks=self._make_callbacks(n_epochs, whole_fit),
         )
+        n_bytes = BYTES_PER_WEIGHT * settings.network.count_parameters()
+        check_memory("hidden_layer_sizes", self.hidden_layer_sizes, n_bytes)
+        return settings

@@ -10,6 +10,9 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochTimer, Fr
 from skorch.helper import SkorchDoctor
 from torch import nn
 from torch.optim import optimizer
+from torch.utils.data import DataLoader
+
+from skdisk._training.batches import TensorBatches
 
 SETTINGS = {"hidden_layer_sizes": (16,), "max_epochs": 3}
 
@@ -154,6 +157,56 @@ def test_batches_that_a_callback_changes_are_honoured(make_clf, get_weights, dis
     for ours, theirs in zip(get_weights(clf), get_weights(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert clf.net_.history[0, "train_batch_count"] == -(-200 // clf.net_.batch_size)
+
+
+BATCHES_OF_OTHERS = {
+    "a list": lambda *args, **kwargs: list(TensorBatches(*args, **kwargs)),
+    "torch's loader": lambda dataset, batch_size, **kwargs: DataLoader(dataset, batch_size),
+}
+
+
+@pytest.mark.parametrize("make_batches", BATCHES_OF_OTHERS.values(), ids=BATCHES_OF_OTHERS)
+@pytest.mark.parametrize("name", ["iterator_train", "iterator_valid"])
+@pytest.mark.parametrize("dropout", [0.0, 1e-12])
+def test_batches_of_somebody_else_need_only_be_rows_and_targets(
+    make_clf, get_weights, disk, make_batches, name, dropout
+):
+    def fit(callbacks):
+        clf = make_clf(callbacks=callbacks, shuffle=False, dropout=dropout, **SETTINGS)
+        return clf.fit(*disk, X_val=disk[0][:50], y_val=disk[1][:50])
+
+    change = ChangeOnce("on_train_begin", lambda net: setattr(net, name, make_batches))
+    clf, expected = fit([change]), fit(None)
+    for ours, theirs in zip(get_weights(clf), get_weights(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    losses = clf.validation_loss_curve_, expected.validation_loss_curve_
+    np.testing.assert_allclose(*losses, atol=1e-5)
+
+
+class OwnModule(nn.Module):
+    """A module as people write them, whose dropout is a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout, self.layer = nn.Dropout(0.5), nn.Linear(2, 2)
+
+    def forward(self, X):
+        return self.layer(self.dropout(X)).log_softmax(dim=1)
+
+
+def put_a_module(net):
+    net.module_ = OwnModule()
+    net.initialize_optimizer()
+
+
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_a_callback_may_put_a_module_of_its_own_there(make_clf, disk, fused):
+    module = ChangeOnce("on_train_begin", put_a_module)
+    clf = make_clf(fused=fused, callbacks=[module], max_epochs=2).fit(*disk)
+    clf.set_params(callbacks=None).partial_fit(*disk)
+    assert type(clf.module_) is OwnModule
+    assert np.isfinite(clf.loss_curve_).all()
+    assert clf.predict_proba(disk[0]).shape == (len(disk[0]), 2)
 
 
 class Count(Callback):

@@ -129,16 +129,8 @@ def set_a_method(net):
     net.train_step = net.train_step
 
 
-class Batches(list):
-    """Batches that are not skdisk's, though as many."""
-
-    def __init__(self, dataset, batch_size, **kwargs):
-        self.sizes = [300]
-        super().__init__(TensorBatches(dataset, 300))
-
-
 def set_batches(net):
-    net.iterator_train = Batches
+    net.iterator_train = lambda *args, **kwargs: list(TensorBatches(*args, **kwargs))
 
 
 # What brings a reason of the page about, without the machine's part in it.

@@ -69,6 +69,28 @@ def test_rows_keep_their_order_without_shuffling(make_clf, disk):
     assert torch.cat([y for _, y in batches]).tolist() == list(range(50))
 
 
+def train_by_skorch(net, X, y):
+    net.partial_fit(X.astype(np.float32), y.copy())
+
+
+def train_by_hand_in_batches(net, X, y):
+    X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y)
+    for rows in torch.arange(len(X)).split(50):
+        net.train_step((X[rows], y[rows]))
+
+
+@pytest.mark.parametrize("train", [train_by_skorch, train_by_hand_in_batches])
+def test_dropout_draws_from_the_generator_of_the_net(make_clf, get_weights, disk, train):
+    before = torch.get_rng_state()
+    first, second = (make_clf(dropout=0.5, max_epochs=1).fit(*disk) for _ in range(2))
+    start = get_weights(first)
+    for clf in (first, second):
+        train(clf.net_, *disk)
+    assert not any(map(np.array_equal, get_weights(first), start))
+    assert all(map(np.array_equal, get_weights(first), get_weights(second)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_batches_without_targets_have_zeros_in_their_place():
     [(X, y)] = TensorBatches(Dataset(np.ones((5, 2), dtype=np.float32)), batch_size=10)
     assert X.shape == (5, 2)

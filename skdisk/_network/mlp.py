@@ -66,12 +66,6 @@ def as_probabilities(dropout, n_layers):
     return tuple(map(float, dropout))
 
 
-def count_weights(n_features, hidden_layer_sizes, n_classes):
-    """Count the weights of a network, biases included."""
-    sizes = n_features, *as_sizes(hidden_layer_sizes), n_classes
-    return sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
-
-
 def draw_parameters(layer_sizes, generator=None):
     """Draw the initial weights and biases of each layer: the distributions of `nn.Linear`.
 

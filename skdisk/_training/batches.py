@@ -5,6 +5,7 @@ than the training step. Here an epoch costs one permutation, and a batch one gat
 """
 
 import math
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -136,9 +137,6 @@ class TensorBatches:
         # Each batch has memory of its own, in order too: where in memory rows begin is a matter of
         # chance and of their container, and changes the last bits of products of matrices.
         X = map(self.X.__getitem__, order.split(n))
-        weights = [None] * len(self)
-        if self.weights is not None:
-            weights = self.weights[order].split(n)
-        seeds = [None] * len(self) if self.seeds is None else self.seeds
-        precise = [self.is_precise] * len(self)
-        return map(Batch, X, self.y[order].split(n), weights, seeds, precise)
+        weights = repeat(None) if self.weights is None else self.weights[order].split(n)
+        seeds = repeat(None) if self.seeds is None else self.seeds
+        return map(Batch, X, self.y[order].split(n), weights, seeds, repeat(self.is_precise))

@@ -76,11 +76,7 @@ def train(plan, state):
     """Train a network: the state becomes that of the last whole epoch, the result says the rest.
 
     Return the result and, where an interrupt has ended the training, the exception to raise.
-
-    Raises
-    ------
-    ValueError
-        If `fused=True` is not possible. Nothing has been trained then, or whole epochs.
+    ValueError says where `fused=True` is not possible: before the training or after whole epochs.
     """
     signals = _Signals()
     training = _Training(plan, state, signals)
@@ -312,9 +308,10 @@ class _Training:
         elif self._run_skorch(self.batches, training=True):
             return True
         else:
-            self._judge(self.row, _are_finite(net.module_))
+            self._judge(self.row, all(p.isfinite().all() for p in net.module_.parameters()))
         if validation is None or self.result.ending is Ending.DIVERGED:
             return False
+        by_kernel = by_kernel and isinstance(self._validation_batches, TensorBatches)
         if by_kernel and not (net and find_watchers(net, "on_batch_begin", "on_batch_end")):
             self._validate_by_kernel()
         elif self._run_skorch(self._validation_batches, training=False):
@@ -336,13 +333,14 @@ class _Training:
 
     def _run_skorch(self, batches, training):
         """Train or validate by skorch's loop; return whether a callback stops it."""
-        net = self.state.net
-        if training and any(getattr(net.module_, "dropout", ())):
+        net, is_own = self.state.net, isinstance(batches, TensorBatches)
+        if training and is_own and net.drops_units():
             seed = make_epoch_seed(self.plan.settings.seed, len(net.history))
             batches.seeds = make_batch_seeds(seed, len(batches)).tolist()
         # Each weight is used twice a row, and training does so three times.
         n_weights = sum(p.numel() for p in net.module_.parameters())
-        operations = (6 if training else 2) * n_weights * max(batches.sizes)
+        n_rows = batches.batch_size if is_own else net.batch_size
+        operations = (6 if training else 2) * n_weights * n_rows
         prefix = "train" if training else "valid"
         step = net.train_step if training else net.validation_step
         with limit_threads(operations):
@@ -391,16 +389,14 @@ class _Training:
         settings, rate = read_settings(self.plan, state.net, batches)
         rates = [rate] * n_epochs if rates is None else rates
         arrays = read_arrays(state, settings.name_memory())
-        seeds = None
+        orders = batches.draw_orders(n_epochs).numpy()
+        rates = np.array(rates, dtype=np.float64)
+        data, seeds = self._kernel_data, None
         if settings.dropout:
+            data = data._replace(row_keys=self._row_keys)
             numbers = range(first, first + n_epochs)
             seeds = [make_epoch_seed(self.plan.settings.seed, number) for number in numbers]
             seeds = np.array(seeds, dtype=np.int64)
-        orders = batches.draw_orders(n_epochs).numpy()
-        rates = np.array(rates, dtype=np.float64)
-        data = self._kernel_data
-        if settings.dropout:
-            data = data._replace(row_keys=self._row_keys)
         trained = _kernel.train(self._network, settings, arrays, data, orders, rates, seeds)
         if trained.diverged:
             # Only the finite epochs have drawn their orders.
@@ -428,18 +424,12 @@ class _Training:
     def _network(self):
         """The network, for the kernel: a callback may have put another one there."""
         net = self.state.net
-        return self._planned_network if net is None else make_network(net.module_)
-
-    @cached_property
-    def _planned_network(self):
-        return self.plan.settings.network
+        return self.plan.settings.network if net is None else make_network(net.module_)
 
     @cached_property
     def _shares(self):
         """Which part of the rows each batch has."""
-        sizes = np.full(len(self.batches), self.batches.batch_size)
-        sizes[-1] = self.batches.sizes[-1]
-        return sizes / self.batches.n_rows
+        return np.array(self.batches.sizes) / self.batches.n_rows
 
     @cached_property
     def _kernel_data(self):
@@ -459,10 +449,6 @@ class _Training:
         if net is not None:
             return net.get_iterator(plan.validation)
         return TensorBatches(plan.validation, len(plan.validation), device=plan.settings.device)
-
-
-def _are_finite(module):
-    return all(bool(p.isfinite().all()) for p in module.parameters())
 
 
 def _as_kernel_data(batches):

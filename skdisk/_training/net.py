@@ -129,6 +129,10 @@ class DiskNet(NeuralNetClassifier):
         """Make the data set; one that has weights is taken as it is."""
         return X if isinstance(X, WeightedDataset) else super().get_dataset(X, y)
 
+    def drops_units(self):
+        """Tell whether the module is an `MLP` with dropout; another one has its own way."""
+        return hasattr(self.module_, "dropout_seed") and any(self.module_.dropout)
+
     def get_iterator(self, dataset, training=False):
         """Make the batches to train with, or to predict, of a data set, on the net's device."""
         if training:
@@ -173,8 +177,12 @@ class DiskNet(NeuralNetClassifier):
         """Compute loss and gradients of a batch."""
         self._set_training(True)
         X, y = unpack_data(batch)
-        if hasattr(self.module_, "dropout_seed"):
-            self.module_.dropout_seed = getattr(batch, "seed", None)
+        if self.drops_units():
+            seed = getattr(batch, "seed", None)
+            if seed is None:
+                # In skorch's own loop, and with batches that are not ours.
+                seed = int(torch.randint(2**62, (), generator=self.generator_))
+            self.module_.dropout_seed = seed
         if getattr(batch, "is_precise", False):
             y_pred = _compute_in_float64(self.module_, X, fit_params)
         else:

@@ -191,12 +191,11 @@ def make_net(settings, state, earlier=None):
     net.callbacks_ = [*known.values(), *net.callbacks_]
     net.generator_, net.history_ = state.generator, state.history
     if earlier is None:
-        parameters = list(net.module_.parameters())
-        unflatten(state.arrays.parameters, parameters)
-        give_memory(net.optimizer_, parameters, state.arrays)
+        _fill_net(net, state.arrays)
     else:
         net.module_ = copy.deepcopy(earlier.module_).to(settings.device)
-        net.module_.dropout = settings.dropout
+        if isinstance(net.module_, MLP):
+            net.module_.dropout = settings.dropout
         net.initialize_optimizer()
     for group in net.optimizer_.param_groups if _has_scheduler(net) else ():
         # Where a scheduler of torch begins that has not seen the earlier epochs.
@@ -306,12 +305,9 @@ def _copy_values(values):
 def read_arrays(state, names):
     """Copy what the kernel works on; `names` is what the optimiser remembers, by torch's names."""
     if state.net is None:
-        flat, memory, n_steps = (
-            state.arrays.parameters.copy(),
-            state.arrays.memory,
-            state.arrays.n_steps,
-        )
-        memory = {name: memory[name].copy() for name in names if name in memory}
+        arrays = state.arrays
+        flat, n_steps = arrays.parameters.copy(), arrays.n_steps
+        memory = {name: arrays.memory[name].copy() for name in names if name in arrays.memory}
     else:
         parameters = list(state.net.module_.parameters())
         values = [state.net.optimizer_.state.get(p) or {} for p in parameters]
@@ -331,13 +327,13 @@ def write_arrays(state, arrays):
     if state.net is None:
         state.arrays = arrays
     else:
-        parameters = list(state.net.module_.parameters())
-        unflatten(arrays.parameters, parameters)
-        give_memory(state.net.optimizer_, parameters, arrays)
+        _fill_net(state.net, arrays)
 
 
-def give_memory(optimizer, parameters, arrays):
-    """Let an optimiser of torch remember of its parameters what arrays say."""
+def _fill_net(net, arrays):
+    """Give the module of a net the weights, and its optimiser the memory, that arrays hold."""
+    parameters, optimizer = list(net.module_.parameters()), net.optimizer_
+    unflatten(arrays.parameters, parameters)
     for p in parameters:
         values = optimizer.state[p] if arrays.memory else {}
         for name in arrays.memory:
