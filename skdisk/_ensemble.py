@@ -228,10 +228,9 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         rng = np.random.RandomState() if self.random_state is None else self.random_state
         n_members = int(self.n_members)
         seeds = check_random_state(rng).randint(np.iinfo(np.int32).max, size=n_members)
-        estimators = self.estimator if isinstance(self.estimator, list) else [self.estimator]
-        if self.estimator is None:
-            best = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)
-            estimators = [best]
+        best = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)
+        estimator = best if self.estimator is None else self.estimator
+        estimators = estimator if isinstance(estimator, list) else [estimator]
         _check_estimators("estimator", estimators)
         members = map(_seed_clone, cycle(estimators), seeds)
         # The kernel trains without the interpreter's lock: many networks are many threads.
