@@ -960,6 +960,7 @@ WRONG_VALUES = {
     "one name": (["feature_names_in_"], ["a"], "1 names are there for 2 features"),
     "settings": (["settings"], {"optimizer": "Adam"}, "the settings lack activation, .*seed"),
     "seed": (["settings", "seed"], -1, "The 'seed' parameter of the settings in the file must"),
+    "large seed": (["settings", "seed"], 2**31, "The 'seed' parameter of the settings in the"),
     "lr": (["settings", "optimizer_arguments", "lr"], "auto", "not supported between"),
     "activation": (["settings", "activation"], "os", "The 'activation' parameter of the settings"),
     "argument": (

@@ -56,7 +56,8 @@ SETTINGS = {
     "batch_size": [SIZE],
     "shuffle": ["boolean"],
     "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-    "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+    # As it is drawn: seeds of epochs have it in their upper half, of 64 bits with a sign.
+    "seed": [Interval(Integral, 0, 2**31, closed="left")],
     "device": [str],
     "verbose": ["verbose"],
     "max_epochs": [SIZE],
