@@ -14,14 +14,21 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier
-from ._compat import Interval, safe_split, validate_parameter_constraints
+from ._compat import Interval, safe_split
 from ._fitted import ProbabilisticClassifier
 from ._inputs.arrays import check_labels
-from ._inputs.parameters import Labels, Lent, RandomState, Rows, check_memory, check_numbers
+from ._inputs.parameters import (
+    Labels,
+    Lent,
+    RandomState,
+    Rows,
+    check_memory,
+    check_params,
+    make_rng,
+)
 from ._network.prediction import average, average_scores, give_form, transform
 
 # At least: a fitted classifier, of whatever size its network is.
@@ -261,11 +268,9 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         """
         names = ("n_members", "n_candidates", "n_jobs", "random_state")
         params = dict(zip(names, (n_members, n_candidates, n_jobs, random_state), strict=True))
-        caller = f"{cls.__name__}.from_search"
         constraints = cls._parameter_constraints
         constraints = {**constraints, "n_candidates": constraints["n_members"]}
-        params = check_numbers(caller, params)
-        validate_parameter_constraints(constraints, params, caller_name=caller)
+        check_params(f"{cls.__name__}.from_search", params, constraints)
         candidates = _list_candidates(search, int(n_candidates))
         _check_estimators("search", candidates)
         chosen = _choose(candidates, search.cv, X, y, groups, int(n_members), n_jobs)
@@ -294,18 +299,15 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         ValueError, TypeError
             If a parameter, a member's parameter or the data are not as described.
         """
-        caller = type(self).__name__
-        params = check_numbers(caller, self.get_params(deep=False))
-        validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
+        params = self.get_params(deep=False)
+        check_params(type(self).__name__, params, self._parameter_constraints)
         check_memory("n_members", self.n_members, BYTES_PER_MEMBER * int(self.n_members))
         with Lent(self.random_state):
             return self._fit(X, y, sample_weight)
 
     def _fit(self, X, y, sample_weight):
-        # check_random_state(None) would be NumPy's global generator, not ours to change.
-        rng = np.random.RandomState() if self.random_state is None else self.random_state
-        n_members = int(self.n_members)
-        seeds = check_random_state(rng).randint(np.iinfo(np.int32).max, size=n_members)
+        rng = make_rng(self.random_state)
+        seeds = rng.randint(np.iinfo(np.int32).max, size=int(self.n_members))
         best = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)
         estimator = best if self.estimator is None else self.estimator
         estimators = estimator if isinstance(estimator, list) else [estimator]

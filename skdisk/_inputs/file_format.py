@@ -164,12 +164,10 @@ def replace_file(path, data):
     """Write a file in the place of an earlier one, which stays if anything goes wrong."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path.is_symlink():
-        # All links have been followed, but for one that leads back to itself.
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     earlier, mode = None, 0o666
-    if path.exists():
-        if not path.is_file():
+    # Links have been followed, but for one that leads back to itself, which cannot be opened.
+    if os.path.lexists(path):
+        if path.exists() and not path.is_file():
             raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
         # Only opening it tells whether, and why, it may not be written.
         path.open("r+b").close()
