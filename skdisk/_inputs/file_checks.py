@@ -116,14 +116,12 @@ def check_parameters(estimator):
     """
     estimator.device = find_device(estimator.device)
     estimator._check_params()
-    sizes = as_sizes(estimator.hidden_layer_sizes)
-    as_probabilities(estimator.dropout, len(sizes))
+    as_probabilities(estimator.dropout, len(as_sizes(estimator.hidden_layer_sizes)))
     for name, value in estimator.get_params(deep=False).items():
         if isinstance(value, int):
             expect(value < 2**63, f"the parameter {name} is {value}, which is more than 2**63 - 1")
     cls, arguments = estimator._resolve_optimizer()
-    lr = {} if isinstance(estimator.lr, str) else {"lr": estimator.lr}
-    check_optimizer(cls, {"lr": 1.0, **arguments, **lr}, resolve_device(estimator.device))
+    check_optimizer(cls, arguments, resolve_device(estimator.device))
 
 
 def find_device(device):
