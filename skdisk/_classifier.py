@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, LRScheduler
 from torch import nn
@@ -25,7 +24,6 @@ from ._compat import (
     CallbackSupportMixin,
     Interval,
     StrOptions,
-    validate_parameter_constraints,
     with_callbacks,
 )
 from ._fitted import FittedNetwork, ProbabilisticClassifier
@@ -38,7 +36,8 @@ from ._inputs.parameters import (
     Rows,
     as_number,
     check_memory,
-    check_numbers,
+    check_params,
+    make_rng,
 )
 from ._inputs.rows import check_rows, check_rows_to_predict, warn_of_other_scale, warn_of_scales
 from ._inputs.weights import (
@@ -844,10 +843,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         warnings.warn(message, ConvergenceWarning, stacklevel=5)
 
     def _check_params(self):
-        caller = type(self).__name__
         params = {name: getattr(self, name) for name in self._parameter_constraints}
-        params = check_numbers(caller, params)
-        validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
+        check_params(type(self).__name__, params, self._parameter_constraints)
         for item in self.callbacks or []:
             if not issubclass(_find_callback_class(item), Callback):
                 raise TypeError(
@@ -873,9 +870,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         return resolve_optimizer(self.optimizer, own, self.optimizer_params, n_rows)
 
     def _draw_seed(self):
-        # check_random_state(None) would be NumPy's global generator, which is not ours to change.
-        rng = np.random.RandomState() if self.random_state is None else self.random_state
-        return int(check_random_state(rng).randint(np.iinfo(np.int32).max))
+        return int(make_rng(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _make_watchers(self, settings, rates, whole_fit):
         watchers = (rates,) if isinstance(rates, Plateau) else ()

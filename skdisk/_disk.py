@@ -6,10 +6,9 @@ from typing import Literal, overload
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import check_random_state
 
-from ._compat import Interval, validate_parameter_constraints
-from ._inputs.parameters import Lent, RandomState, check_memory, check_numbers
+from ._compat import Interval
+from ._inputs.parameters import Lent, RandomState, check_memory, check_params, make_rng
 
 # With this radius the disk covers half of the square [-1, 1)^2, whose area is 4.
 _HALF_AREA_RADIUS = np.sqrt(2 / np.pi)
@@ -163,8 +162,8 @@ def make_disk(
     array([0, 0, 1, 1, 1])
     """
     given = (n_samples, radius, noise, flip_y, shuffle, random_state, as_frame)
-    params = check_numbers("make_disk", dict(zip(PARAMETER_CONSTRAINTS, given, strict=True)))
-    validate_parameter_constraints(PARAMETER_CONSTRAINTS, params, caller_name="make_disk")
+    params = dict(zip(PARAMETER_CONSTRAINTS, given, strict=True))
+    params = check_params("make_disk", params, PARAMETER_CONSTRAINTS)
     del params["as_frame"]
     with Lent(random_state):
         X, y = _draw(**params)
@@ -177,8 +176,7 @@ def _draw(n_samples, radius, noise, flip_y, shuffle, random_state):
     counts = _check_counts(n_samples)
     check_memory("n_samples", n_samples, BYTES_PER_POINT * sum(counts))
     radius = _HALF_AREA_RADIUS if radius is None else radius
-    # check_random_state(None) would be NumPy's global generator, which is not ours to change.
-    rng = check_random_state(np.random.RandomState() if random_state is None else random_state)
+    rng = make_rng(random_state)
     if len(counts) == 1:
         X = rng.uniform(-1.0, 1.0, size=(*counts, 2))
     else:

@@ -1,6 +1,6 @@
 """`MLPDiskEnsemble`: networks that differ in seed or settings, trained in threads, which vote.
 
-How their settings are chosen from those of a search is in `_from_search.py`.
+They are alike, or chosen from a search by what they are worth together.
 """
 
 from itertools import cycle
@@ -9,20 +9,32 @@ from typing import Any, Self
 
 import joblib
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import clone
+from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier
-from ._compat import Interval, validate_parameter_constraints
+from ._compat import Interval, safe_split
 from ._fitted import ProbabilisticClassifier
-from ._from_search import choose, list_candidates
-from ._inputs.parameters import Labels, Lent, RandomState, Rows, check_memory, check_numbers
+from ._inputs.arrays import check_labels
+from ._inputs.parameters import (
+    Labels,
+    Lent,
+    RandomState,
+    Rows,
+    check_memory,
+    check_params,
+    make_rng,
+)
 from ._network.prediction import average, average_scores, give_form, transform
 
 # At least: a fitted classifier, of whatever size its network is.
 BYTES_PER_MEMBER = 10_000
+# As in scikit-learn's log loss: a label that a network holds for impossible costs 36 nats.
+EPSILON = np.finfo(np.float64).eps
 
 
 def _check_estimators(name, estimators):
@@ -44,6 +56,79 @@ def _fit_member(member, X, y, sample_weight):
     prefix = f"{member.steps[-1][0]}__" if isinstance(member, Pipeline) else ""
     weights = {} if sample_weight is None else {f"{prefix}sample_weight": sample_weight}
     return member.fit(X, y, **weights)
+
+
+def _list_candidates(search, n_candidates):
+    """List the best candidates of a fitted search, best first, as estimators to be fitted."""
+    if not all(hasattr(search, name) for name in ("estimator", "cv", "refit")):
+        raise TypeError(f"search must be a search such as GridSearchCV. Got {search!r}.")
+    check_is_fitted(search, "cv_results_")
+    results = search.cv_results_
+    scores = results.get("mean_test_score", results.get(f"mean_test_{search.refit}"))
+    if scores is None:
+        names = [name.removeprefix("mean_test_") for name in results if "mean_test_" in name]
+        raise ValueError(
+            f"The search has several scores, {', '.join(names)}, and refit={search.refit!r} does "
+            "not say which of them makes a candidate good. Set refit to one of their names."
+        )
+    # A halving search has gone further with the better candidates, to its largest resource: an
+    # earlier score of fewer rows or epochs is not to be compared with a later one.
+    table = pd.DataFrame({"iter": results.get("iter", 0), "score": scores})
+    table = table.dropna().sort_values(["iter", "score"], ascending=False, kind="stable")
+    candidates = {}
+    for position in table.index:
+        params = results["params"][position]
+        if getattr(search, "resource", None) in params:
+            params = params | {search.resource: search.n_resources_[-1]}
+        candidates.setdefault(repr(params), params)
+    return [
+        clone(search.estimator).set_params(**clone(params, safe=False))
+        for params in [*candidates.values()][:n_candidates]
+    ]
+
+
+def _choose(candidates, cv, X, y, groups, n_members, n_jobs):
+    """Choose among unfitted candidates; return positions, best first, with repetitions.
+
+    The greedy choice of Caruana et al.: the next member is the candidate with which the mean
+    probability of those chosen so far has the lowest log loss, on rows that the networks which
+    predict them have not seen.
+    """
+    y = check_labels(y, X)
+    splits = [*check_cv(cv, y, classifier=True).split(X, y, groups)]
+    if not splits:
+        raise ValueError(
+            "search.cv gives no splits: an iterator is used up by the search's own fit. Give the "
+            "search a list of them, or a splitter."
+        )
+    # The kernel trains without the interpreter's lock.
+    proba = joblib.Parallel(n_jobs, prefer="threads")(
+        joblib.delayed(_predict_labels)(candidate, X, y, *split)
+        for candidate in candidates
+        for split in splits
+    )
+    n_rows = sum(len(test) for _, test in splits)
+    proba = np.concatenate(proba).reshape(len(candidates), n_rows, -1).clip(EPSILON)
+    total = np.zeros(proba.shape[1:])
+    chosen = []
+    for _ in range(n_members):
+        chosen.append(int(np.log(total + proba).sum(axis=(1, 2)).argmax()))
+        total += proba[chosen[-1]]
+    return chosen
+
+
+def _predict_labels(candidate, X, y, train, test):
+    """Fit on some rows; return the probability of its label of each of the others.
+
+    Of several labels a row, those of its having each, or not having it.
+    """
+    fitted = clone(candidate).fit(*safe_split(candidate, X, y, train))
+    X, y = safe_split(candidate, X, y, test)
+    if y.ndim == 2:
+        proba = fitted.predict_proba(X)
+        return np.where(y == 1, proba, 1 - proba)
+    # A class of which no row is among those to train on has no column.
+    return (fitted.predict_proba(X) * (y[:, np.newaxis] == fitted.classes_)).sum(axis=1)
 
 
 class MLPDiskEnsemble(ProbabilisticClassifier):
@@ -183,14 +268,12 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         """
         names = ("n_members", "n_candidates", "n_jobs", "random_state")
         params = dict(zip(names, (n_members, n_candidates, n_jobs, random_state), strict=True))
-        caller = f"{cls.__name__}.from_search"
         constraints = cls._parameter_constraints
         constraints = {**constraints, "n_candidates": constraints["n_members"]}
-        params = check_numbers(caller, params)
-        validate_parameter_constraints(constraints, params, caller_name=caller)
-        candidates = list_candidates(search, int(n_candidates))
+        check_params(f"{cls.__name__}.from_search", params, constraints)
+        candidates = _list_candidates(search, int(n_candidates))
         _check_estimators("search", candidates)
-        chosen = choose(candidates, search.cv, X, y, groups, int(n_members), n_jobs)
+        chosen = _choose(candidates, search.cv, X, y, groups, int(n_members), n_jobs)
         estimators = [clone(candidates[position]) for position in chosen]
         return cls(estimators, n_members, n_jobs=n_jobs, random_state=random_state).fit(X, y)
 
@@ -216,22 +299,18 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         ValueError, TypeError
             If a parameter, a member's parameter or the data are not as described.
         """
-        caller = type(self).__name__
-        params = check_numbers(caller, self.get_params(deep=False))
-        validate_parameter_constraints(self._parameter_constraints, params, caller_name=caller)
+        params = self.get_params(deep=False)
+        check_params(type(self).__name__, params, self._parameter_constraints)
         check_memory("n_members", self.n_members, BYTES_PER_MEMBER * int(self.n_members))
         with Lent(self.random_state):
             return self._fit(X, y, sample_weight)
 
     def _fit(self, X, y, sample_weight):
-        # check_random_state(None) would be NumPy's global generator, not ours to change.
-        rng = np.random.RandomState() if self.random_state is None else self.random_state
-        n_members = int(self.n_members)
-        seeds = check_random_state(rng).randint(np.iinfo(np.int32).max, size=n_members)
-        estimators = self.estimator if isinstance(self.estimator, list) else [self.estimator]
-        if self.estimator is None:
-            best = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)
-            estimators = [best]
+        rng = make_rng(self.random_state)
+        seeds = rng.randint(np.iinfo(np.int32).max, size=int(self.n_members))
+        best = MLPDiskClassifier(max_epochs=50, early_stopping=True, n_iter_no_change=50)
+        estimator = best if self.estimator is None else self.estimator
+        estimators = estimator if isinstance(estimator, list) else [estimator]
         _check_estimators("estimator", estimators)
         members = map(_seed_clone, cycle(estimators), seeds)
         # The kernel trains without the interpreter's lock: many networks are many threads.

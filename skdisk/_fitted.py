@@ -278,7 +278,7 @@ class FittedNetwork:
     @property
     def loss_curve_(self) -> list[float]:
         """Mean loss of each epoch."""
-        return self._read_history("train_loss")
+        return self._read_history("train_loss") or []
 
     @property
     def loss_(self) -> float | None:
@@ -288,12 +288,12 @@ class FittedNetwork:
     @property
     def validation_loss_curve_(self) -> list[float] | None:
         """Mean loss on the validation data after each epoch, or None."""
-        return self._read_history("valid_loss", None)
+        return self._read_history("valid_loss")
 
     @property
     def validation_score_curve_(self) -> list[float] | None:
         """Accuracy on the validation data after each epoch, or None."""
-        return self._read_history("valid_score", None)
+        return self._read_history("valid_score")
 
     @property
     def best_loss_(self) -> float | None:
@@ -354,12 +354,12 @@ class FittedNetwork:
         network, flat, _ = found
         return split(flat, network.layer_sizes)
 
-    def _read_history(self, name, *missing):
-        """Read a column of the history; where an epoch lacks it, there is a NaN."""
+    def _read_history(self, name):
+        """Read a column of the history, or None; where some epochs lack it, there is a NaN."""
         history = self._state.history
-        if missing and not any(name in row for row in history):
-            return missing[0]
-        return [row.get(name, np.nan) for row in history]
+        if any(name in row for row in history):
+            return [row.get(name, np.nan) for row in history]
+        return None
 
     def _find_best_epoch(self):
         rows = self._state.history[self._result.first_epoch :]

@@ -73,8 +73,8 @@ TRAINING = ("_settings", "_state", "_result")
 FITTED = ("classes_", "n_features_in_", "feature_names_in_", *TRAINING)
 # What scikit-learn keeps on an estimator besides parameters, and the methods that set it.
 SET_BY = {"_skl_callbacks": "set_callbacks", "_metadata_request": "set_fit_request and its like"}
-PARTS = ("params", "classes_", "n_features_in_", "feature_names_in_")
 PARTS_OF_TRAINING = ("settings", "results", "history", "state")
+PARTS = ("params", "classes_", "n_features_in_", "feature_names_in_", *PARTS_OF_TRAINING)
 
 
 def to_plain(attributes):
@@ -177,7 +177,7 @@ def load(cls, path):
     metadata = check_file(data, path)
     try:
         estimator, device = _read(cls, metadata, data)
-    except (Warning, MemoryError, torch.OutOfMemoryError):
+    except (Warning, MemoryError):
         raise
     except Exception as error:
         raise ValueError(
@@ -209,12 +209,12 @@ def _read(cls, metadata, data):
     description = json.loads(metadata["estimator"], **hooks)
     expect(not arrays, f"nothing is known of the tensors {', '.join(arrays)}")
     check_depth(description)
-    parts = PARTS + PARTS_OF_TRAINING
-    check_names(description, parts, description, "the parts of the file")
+    check_names(description, PARTS, description, "the parts of the file")
+    expect(isinstance(description["settings"], dict), "the settings are not a dict")
+    expect(isinstance(description["state"], dict), "the state is not a dict")
     if int(metadata["format_version"]) < 3:
         _upgrade(description)
     if int(metadata["format_version"]) < 4:
-        expect(isinstance(description["settings"], dict), "the settings are not a dict")
         expect("output" not in description["settings"], "the settings have an output")
         description["settings"]["output"] = "softmax"
     estimator = _rebuild(cls, description)
@@ -224,7 +224,6 @@ def _read(cls, metadata, data):
 def _upgrade(description):
     """Give the description of a file of version 1 or 2 the form of version 3."""
     old, state = description["settings"], description["state"]
-    expect(isinstance(old, dict) and isinstance(state, dict), "the settings are not a dict")
     names = ("batch_size", "shuffle", "clip_grad_norm", "seed", "verbose", "max_epochs")
     check_names(old, (*names, "lr", "module__activation", "module__dropout"), old, "the settings")
     new = {name: old[name] for name in names}
@@ -252,13 +251,10 @@ def _rebuild(cls, description):
     estimator.classes_ = make_classes(description["classes_"])
     n_features, names = description["n_features_in_"], description["feature_names_in_"]
     training = {name: description[name] for name in PARTS_OF_TRAINING}
-    expect(isinstance(training["settings"], dict), "the settings are not a dict")
     training["settings"] = training["settings"] | {"device": device}
-    expect(isinstance(training["state"], dict), "the state is not a dict")
-    optimizer = find_optimizer(training["settings"].get("optimizer"))
     check_remembered(training["state"])
     noted = note_optimizer({"optimizer": None, "groups": None} | training["state"])
-    check_training(training, optimizer, noted, n_features, estimator.classes_)
+    check_training(training, noted, n_features, estimator.classes_)
     estimator.n_features_in_ = n_features
     if names is not None:
         estimator.feature_names_in_ = make_feature_names(names, n_features)
@@ -286,7 +282,7 @@ def _check_again(estimator, metadata, data):
     cls = type(estimator)
     try:
         again, _ = _read(cls, metadata, data)
-    except (Warning, MemoryError, torch.OutOfMemoryError):
+    except (Warning, MemoryError):
         raise
     except Exception as error:
         raise ValueError(

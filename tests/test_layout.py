@@ -25,7 +25,7 @@ KNOWN = {
 # Below all wings: private names of others.
 COMPAT = "_compat"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MOST_FILES, MOST_FLOORS = 36, 7
+MOST_FILES, MOST_FLOORS = 35, 7
 
 
 def name_module(path):

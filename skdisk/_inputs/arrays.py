@@ -41,9 +41,8 @@ def as_array(values, name):
         raise ValueError(f"{name} has masked values. Fill them in or drop their rows.")
     try:
         if isinstance(values, torch.Tensor):
-            values = values.detach().cpu().resolve_conj().resolve_neg()
             is_known = not values.is_floating_point() or values.dtype in FLOATS_OF_NUMPY
-            return (values if is_known else values.float()).numpy()
+            return (values if is_known else values.float()).numpy(force=True)
         dtype = getattr(values, "dtype", None)
         # np.asarray would make floats of nullable ints, and objects of bools.
         if (

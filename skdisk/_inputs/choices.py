@@ -10,16 +10,13 @@ import torch
 from .._training.optimizers import FullBatchLBFGS
 from .parameters import check_argument
 
-# Those that take sparse gradients only, or no biases, cannot train a network.
-OF_OTHERS = ("SparseAdam", "Muon")
+# The base class, and those that take sparse gradients only, or no biases.
+OF_OTHERS = ("Optimizer", "SparseAdam", "Muon")
 # All others of torch.optim, by their names in lower case.
 OPTIMIZERS = {
     name.lower(): cls
     for name, cls in vars(torch.optim).items()
-    if isinstance(cls, type)
-    and issubclass(cls, torch.optim.Optimizer)
-    and cls is not torch.optim.Optimizer
-    and name not in OF_OTHERS
+    if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and name not in OF_OTHERS
 } | {"lbfgs": FullBatchLBFGS}
 # What lr="auto" stands for with SGD. For Adam and AdamW torch's own default, 1e-3, is the best of
 # those that were measured (benchmarks/results/accuracy.md).
@@ -150,14 +147,13 @@ class Plateau:
     """The learning rate of each epoch, lower where the loss has stopped falling.
 
     A watcher of the training as well. It is `torch.optim.lr_scheduler.ReduceLROnPlateau` with
-    `threshold_mode="abs"`: after more than `patience` epochs in a row in which the loss has not
-    fallen by `tol` below the lowest one, the rate is multiplied by `factor`. The loss is that on
-    the validation data where there are any.
+    `threshold_mode="abs"`: after more than `PLATEAU_PATIENCE` epochs in a row in which the loss
+    has not fallen by `tol` below the lowest one, the rate is multiplied by `PLATEAU_FACTOR`. The
+    loss is that on the validation data where there are any.
     """
 
-    def __init__(self, lr, tol, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE):
-        self.lr, self.tol, self.factor, self.patience = lr, tol, factor, patience
-        self.lowest, self.misses = math.inf, 0
+    def __init__(self, lr, tol):
+        self.lr, self.tol, self.lowest, self.misses = lr, tol, math.inf, 0
 
     def __getitem__(self, epoch):
         """Give the rate of the coming epoch."""
@@ -174,8 +170,8 @@ class Plateau:
             self.lowest, self.misses = loss, 0
         else:
             self.misses += 1
-        if self.misses > self.patience:
-            self.lr, self.misses = self.lr * self.factor, 0
+        if self.misses > PLATEAU_PATIENCE:
+            self.lr, self.misses = self.lr * PLATEAU_FACTOR, 0
         return False
 
     def end_training(self, state):

@@ -20,9 +20,10 @@ import torch
 
 from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes
+from .._training.optimizers import find_optimizer
 from .._training.state import load_optimizer
 from .choices import check_history_size, resolve_device
-from .parameters import expect
+from .parameters import LARGEST, expect
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
 MAX_DEPTH = 20
@@ -32,8 +33,6 @@ LABEL_DTYPE = re.compile(r"[<>|](O|U\d{1,9}|b1|[iu][1248]|f[248])")
 MAX_LABEL_BYTES = 2**24
 # L-BFGS makes a list of so many items.
 MAX_HISTORY_SIZE = 2**20
-# Larger numbers are infinite in float32, which torch refuses in the middle of a step.
-LARGEST = float(np.finfo(np.float32).max)
 # What the kernel's optimisers remember of every parameter, by torch's names.
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MEMORY = {
@@ -106,10 +105,8 @@ def check_depth(value, depth=MAX_DEPTH):
     """Check that a description is not too deep."""
     expect(depth > 0, f"lists and dicts lie within each other more than {MAX_DEPTH} levels deep")
     if isinstance(value, dict | list | tuple):
-        for item in value:
+        for item in value.values() if isinstance(value, dict) else value:
             check_depth(item, depth - 1)
-        if isinstance(value, dict):
-            check_depth([*value.values()], depth)
 
 
 def check_parameters(estimator):
@@ -119,14 +116,12 @@ def check_parameters(estimator):
     """
     estimator.device = find_device(estimator.device)
     estimator._check_params()
-    sizes = as_sizes(estimator.hidden_layer_sizes)
-    as_probabilities(estimator.dropout, len(sizes))
+    as_probabilities(estimator.dropout, len(as_sizes(estimator.hidden_layer_sizes)))
     for name, value in estimator.get_params(deep=False).items():
         if isinstance(value, int):
             expect(value < 2**63, f"the parameter {name} is {value}, which is more than 2**63 - 1")
     cls, arguments = estimator._resolve_optimizer()
-    lr = {} if isinstance(estimator.lr, str) else {"lr": estimator.lr}
-    check_optimizer(cls, {"lr": 1.0, **arguments, **lr}, resolve_device(estimator.device))
+    check_optimizer(cls, arguments, resolve_device(estimator.device))
 
 
 def find_device(device):
@@ -213,26 +208,26 @@ def _is_flat(value):
     return not any(isinstance(item, dict | list | tuple) for item in items)
 
 
-def check_training(training, optimizer, noted, n_features, classes):
+def check_training(training, noted, n_features, classes):
     """Check the description of a training, for so many features and these classes.
 
-    `optimizer` is the class that the settings name, `noted` what that remembers, in tensors.
+    `noted` is what the optimiser remembers, in tensors.
     """
     settings, state = training["settings"], training["state"]
+    cls = find_optimizer(settings.get("optimizer"))
     check_table(settings, SETTINGS, "the settings")
     check_table(state, STATE, "the state")
     parameters, memory = state["parameters"], state["memory"]
-    n_layers = check_weights(parameters, n_features, len(classes))
+    check_weights(parameters, n_features, len(classes))
     is_right = settings["output"] == "softmax" or classes.tolist() == [*range(len(classes))]
     expect(is_right, "the classes of several labels a row are not the numbers of the labels")
     dropout = settings["dropout"]
-    is_right = isinstance(dropout, tuple) and as_probabilities(dropout, n_layers - 1) == dropout
+    is_right = as_probabilities(dropout, len(parameters) // 2 - 1) == dropout
     expect(is_right, f"dropout of the settings is {dropout!r}, which is no tuple of floats")
     check_history(training["history"], training["results"])
     check_generator(state["generator"])
-    cls, arguments = optimizer, settings["optimizer_arguments"]
-    check_names(arguments, ["lr"], arguments, "the arguments of the optimizer")
-    device, shapes = torch.device(settings["device"]), [p.shape for p in parameters]
+    arguments, device = settings["optimizer_arguments"], torch.device(settings["device"])
+    shapes = [p.shape for p in parameters]
     check_optimizer(cls, arguments, device, shapes, None if state["groups"] is None else noted)
     names = MEMORY.get(cls, ()) if memory else ()
     check_names(memory, names, names, "the memories of the optimizer")
@@ -247,7 +242,7 @@ def _is_float32(value, shape):
 
 
 def check_weights(weights, n_features, n_classes):
-    """Check weight and bias of each layer in turn, and count the layers."""
+    """Check weight and bias of each layer in turn."""
     is_right = all(
         # An array without elements may state any size.
         isinstance(p, np.ndarray) and p.size and _is_float32(p, p.shape) and np.isfinite(p).all()
@@ -264,7 +259,6 @@ def check_weights(weights, n_features, n_classes):
         f"the layers have other sizes than the features and classes: {sizes[0]} inputs and "
         f"{sizes[-1]} outputs for {n_features} features and {n_classes} classes",
     )
-    return len(sizes) - 1
 
 
 def check_generator(state):
@@ -284,8 +278,7 @@ def check_history(history, results):
     """Check the rows of the history, and the places in it that the results name."""
     expect(isinstance(history, list), "the history is not a list")
     for number, row in enumerate(history, start=1):
-        names = row if isinstance(row, dict) else []
-        check_names(row, ["epoch", "train_loss"], names, "an epoch of the history")
+        check_names(row, ["epoch", "train_loss"], row, "an epoch of the history")
         expect(all(isinstance(name, str) for name in row), "a name in the history is no string")
         _check_text(text for text in (*row, *row.values()) if isinstance(text, str))
         validate_parameter_constraints(HISTORY, row, "the history in the file")
@@ -304,7 +297,7 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     It is a new one, or one that is where a note says.
     """
     known = inspect.signature(cls).parameters
-    check_names(arguments, [], known, f"the arguments of {cls.__name__}")
+    check_names(arguments, ["lr"], known, f"the arguments of {cls.__name__}")
     _check_numbers(arguments, f"an argument of {cls.__name__}")
     parameters = [torch.zeros(shape, device=device, requires_grad=True) for shape in shapes]
     optimizer = cls(parameters, **arguments)

@@ -44,13 +44,15 @@ FORMAT = "skdisk.MLPDiskClassifier"
 FORMAT_VERSION = 4
 BLANK = "0" * 64
 TEMPORARY = re.compile(r"\.skdisk-[0-9a-f]{32}")
+# What JSON has by itself, but for lists and objects; bools are ints.
+Scalar = int | float | str | None
 
 
 def encode(value, arrays, *place):
     """Turn a value into JSON; arrays are added to `arrays`, named by their place in it."""
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, Scalar):
         return value
     if isinstance(value, np.ndarray) and place[:1] == ("state",):
         name = ".".join(map(str, place))
@@ -65,13 +67,9 @@ def encode(value, arrays, *place):
         pairs = [[encode(k, arrays), encode(v, arrays, *place, k)] for k, v in value.items()]
         if all(isinstance(key, str) and not key.startswith("$") for key, _ in pairs):
             return dict(pairs)
-        if all(_is_key(key) for key, _ in pairs):
+        if all(isinstance(key, Scalar) for key, _ in pairs):
             return {"$dict": pairs}
     raise TypeError(f"{value!r} cannot be written to the file.")
-
-
-def _is_key(value):
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def decode(arrays, value):
@@ -86,7 +84,8 @@ def decode(arrays, value):
     if kind == "$dict":
         expect(isinstance(content, list), "a dict is not written as a list")
         expect(all(isinstance(pair, list) for pair in content), "a dict is not written as pairs")
-        expect(all(len(pair) == 2 and _is_key(pair[0]) for pair in content), "a key is no key")
+        are_pairs = all(len(pair) == 2 and isinstance(pair[0], Scalar) for pair in content)
+        expect(are_pairs, "a key is no key")
         return dict(content)
     if kind == "$tensor":
         expect(isinstance(content, str), f"{kind} does not name anything")
@@ -165,12 +164,10 @@ def replace_file(path, data):
     """Write a file in the place of an earlier one, which stays if anything goes wrong."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path.is_symlink():
-        # All links have been followed, but for one that leads back to itself.
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     earlier, mode = None, 0o666
-    if path.exists():
-        if not path.is_file():
+    # Links have been followed, but for one that leads back to itself, which cannot be opened.
+    if os.path.lexists(path):
+        if path.exists() and not path.is_file():
             raise ValueError(f"{path} is a device or a pipe. Give the path of a file.")
         # Only opening it tells whether, and why, it may not be written.
         path.open("r+b").close()

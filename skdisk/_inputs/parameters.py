@@ -11,6 +11,9 @@ from numbers import Integral, Number, Real
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
+from sklearn.utils import check_random_state
+
+from .._compat import validate_parameter_constraints
 
 # What rows and their labels may be; data frames are array-like.
 Rows = Labels = ArrayLike | sparse.spmatrix | sparse.sparray
@@ -32,18 +35,24 @@ def as_number(value):
     return int(value) if isinstance(value, Integral) else float(value) + 0.0
 
 
-def check_numbers(caller, parameters):
-    """Refuse parameters with which nothing can be computed, and make numbers Python's own.
+def check_params(caller, params, constraints):
+    """Check parameters by a table in scikit-learn's form, and make numbers Python's own.
 
-    The table of scikit-learn says what else a number must be. Dicts stay as they are.
+    Numbers with which nothing can be computed are refused before. Dicts stay as they are.
     """
     checked = {}
-    for name, value in parameters.items():
+    for name, value in params.items():
         what = f"The {name!r} parameter of {caller}"
         for item in value if isinstance(value, (tuple, list)) else ():
             _refuse_duration(what, item)
         checked[name] = _check_number(what, value)
+    validate_parameter_constraints(constraints, checked, caller_name=caller)
     return checked
+
+
+def make_rng(random_state):
+    """Make a RandomState, of None a new one: NumPy's global one is not ours to change."""
+    return check_random_state(np.random.RandomState() if random_state is None else random_state)
 
 
 def check_argument(name, value):
