@@ -491,11 +491,30 @@ BAD_OPTIONS = [
     *(
         (
             {"optimizer": optimizer, "optimizer_params": {"history_size": size}},
-            f"do not suit .*history_size must be an int of at least 1. Got {size}",
+            f"do not suit .*history_size must be an int from 1 to 1048576. Got {size}",
         )
         for optimizer in ("lbfgs", torch.optim.LBFGS)
-        for size in (0, -1, 5.0)
+        for size in (0, -1, 5.0, 10**9)
     ),
+    # What torch looks at in a real step, or in the second one, only.
+    *(
+        (
+            {"optimizer": optimizer, "optimizer_params": {name: "x"}},
+            f"optimizer_params do not suit {cls}, or .*{match}",
+        )
+        for optimizer, cls, name, match in (
+            ("lbfgs", "FullBatchLBFGS", "max_eval", "'<' not supported"),
+            ("lbfgs", "FullBatchLBFGS", "tolerance_change", "must be a number, not 'x'"),
+            ("lbfgs", "FullBatchLBFGS", "line_search_fn", "only 'strong_wolfe' is supported"),
+            (torch.optim.LBFGS, "LBFGS", "line_search_fn", "only 'strong_wolfe' is supported"),
+            ("asgd", "ASGD", "t0", "t0 must be a number, not 'x'"),
+        )
+    ),
+    (
+        {"nesterov": False, "momentum": 0.9, "optimizer_params": {"dampening": "x"}},
+        "do not suit SGD, .*dampening must be a number, not 'x'",
+    ),
+    ({"optimizer": "lbfgs", "optimizer_params": {"max_eval": 0}}, "do not suit FullBatchLBFGS"),
     ({"optimizer_params": {"betas": (0, 0)}}, "SGD has no argument 'betas', .* It has: lr, mom"),
     ({"optimizer_params": {"lr": 0.1}}, "lr is a parameter of the classifier itself"),
     ({"optimizer_params": {"momentum": 0.1}}, "momentum is a parameter of the classifier itself"),

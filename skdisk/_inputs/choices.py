@@ -3,6 +3,7 @@
 import inspect
 import math
 from functools import lru_cache
+from numbers import Real
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ OPTIMIZERS = {
     for name, cls in vars(torch.optim).items()
     if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and name not in OF_OTHERS
 } | {"lbfgs": FullBatchLBFGS}
+# Of L-BFGS.
+MAX_HISTORY_SIZE = 2**20
 # What lr="auto" stands for with SGD. For Adam and AdamW torch's own default, 1e-3, is the best of
 # those that were measured (benchmarks/results/accuracy.md).
 SGD_LR = 0.04
@@ -73,7 +76,7 @@ def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
             )
     is_large = any(isinstance(v, float) and v > LARGE for v in arguments.values())
     if given or is_large or cls not in OPTIMIZERS.values():
-        _try_step(cls, arguments)
+        _try_steps(cls, arguments, known)
     return cls, arguments
 
 
@@ -96,16 +99,22 @@ def _resolve_own(cls, own, known, n_rows):
     return own if own["momentum"] else own | {"nesterov": False}
 
 
-def _try_step(cls, arguments):
-    """Make a step of nothing, so that what an optimiser refuses is refused before a training."""
+def _try_steps(cls, arguments, known):
+    """Make two steps, so that what an optimiser refuses is refused before a training."""
     parameters = [torch.zeros(shape, requires_grad=True) for shape in ((2, 3), (2,))]
     try:
         optimizer = cls(parameters, **arguments)
+        for name, value in arguments.items():
+            if isinstance(known[name].default, Real) and not isinstance(
+                value, Real | torch.Tensor
+            ):
+                raise TypeError(f"{name} must be a number, not {value!r}")
         if issubclass(cls, torch.optim.LBFGS):
-            check_history_size(optimizer.param_groups[0]["history_size"])
-        for p in parameters:
-            p.grad = torch.zeros_like(p)
-        optimizer.step(lambda: torch.zeros(()))
+            [group] = optimizer.param_groups
+            check_history_size(group["history_size"])
+            group["history_size"] = 1
+        for _ in range(2):
+            make_short_step(optimizer)
     except Exception as error:
         raise ValueError(
             f"lr={arguments['lr']!r} or optimizer_params do not suit {cls.__name__}, or that does "
@@ -113,10 +122,26 @@ def _try_step(cls, arguments):
         ) from error
 
 
+def make_short_step(optimizer):
+    """Make a step with gradients of one, in which the optimiser looks at all of its settings."""
+    [group] = optimizer.param_groups
+    # The step that compares all shapes.
+    group.update({name: False for name in ("foreach", "fused") if name in group})
+    if isinstance(optimizer, torch.optim.LBFGS):
+        # Not so short that it ends before it uses what it remembers.
+        limits = {"max_iter": 2, "max_eval": 2, "tolerance_grad": 0.0}
+        group.update({name: min(group[name], limit) for name, limit in limits.items()})
+    for p in group["params"]:
+        p.grad = torch.ones_like(p)
+    optimizer.step(lambda: torch.tensor(1.0))
+
+
 def check_history_size(size):
-    """Check how many steps L-BFGS is to remember, which it looks at after some of them only."""
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"history_size must be an int of at least 1. Got {size!r}.")
+    """Check how many steps L-BFGS is to remember: it makes a list of so many in its second one."""
+    if not isinstance(size, int) or not 1 <= size <= MAX_HISTORY_SIZE:
+        raise ValueError(
+            f"history_size must be an int from 1 to {MAX_HISTORY_SIZE}. Got {size!r}."
+        )
 
 
 class LearningRates:

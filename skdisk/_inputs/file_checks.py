@@ -22,7 +22,7 @@ from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes
 from .._training.optimizers import find_optimizer
 from .._training.state import load_optimizer
-from .choices import check_history_size, resolve_device
+from .choices import check_history_size, make_short_step, resolve_device
 from .parameters import LARGEST, expect
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
@@ -31,8 +31,6 @@ MAX_DEPTH = 20
 LABEL_DTYPE = re.compile(r"[<>|](O|U\d{1,9}|b1|[iu][1248]|f[248])")
 # Bytes of an array of labels whose dtype has room for longer strings than any label.
 MAX_LABEL_BYTES = 2**24
-# L-BFGS makes a list of so many items.
-MAX_HISTORY_SIZE = 2**20
 # What the kernel's optimisers remember of every parameter, by torch's names.
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MEMORY = {
@@ -312,23 +310,15 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     for lr in (group["lr"], group.get("initial_lr", group["lr"])):
         options = {name: group[name] for name in known if name != "params"} | {"lr": lr}
         cls([torch.zeros(1, device=device)], **options)
-    # The step that compares all shapes.
-    group.update({name: False for name in ("foreach", "fused") if name in group})
     if issubclass(cls, torch.optim.LBFGS):
         n_weights = sum(p.numel() for p in parameters)
         _check_lbfgs(optimizer.state.get(parameters[0], {}), group["history_size"], n_weights)
-        # A step is short, but not so short that it ends before it uses the memories.
-        limits = {"max_iter": 2, "max_eval": 2, "tolerance_grad": 0.0}
-        group.update({name: min(group[name], limit) for name, limit in limits.items()})
-    for p in parameters:
-        p.grad = torch.ones_like(p)
-    optimizer.step(lambda: torch.tensor(1.0))
+    make_short_step(optimizer)
 
 
 def _check_lbfgs(memory, size, n_weights):
     """Check what L-BFGS remembers: which part of it a step uses depends on the gradients."""
     check_history_size(size)
-    expect(size <= MAX_HISTORY_SIZE, "the history_size of LBFGS is too large")
     places = memory.get("al", [])
     is_right = isinstance(places, list) and ("al" not in memory or len(places) >= size)
     expect(is_right, f"LBFGS has no places for a history_size of {size}")
