@@ -49,7 +49,7 @@ from ._inputs.weights import (
     multiply_weights,
     scale_to_mean_one,
 )
-from ._network.mlp import ACTIVATIONS, as_probabilities, as_sizes, make_sequential
+from ._network.mlp import ACTIVATIONS, MLP, as_probabilities, as_sizes, make_sequential
 from ._network.prediction import compute_proba, compute_proba_of_arrays, make_module
 from ._network.surroundings import explain_want_of_memory, leave_as_found
 from ._persistence import FITTED, from_plain, load, save, to_plain
@@ -616,6 +616,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         ------
         NotFittedError
             If the estimator has not been fitted.
+        ValueError
+            If a callback has put a module of its own into the net.
         """
         check_is_fitted(self)
         state = self._state
@@ -623,6 +625,11 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
             module = make_module(self._settings.network, state.arrays.parameters)
         else:
             module = state.net.module_
+        if not isinstance(module, MLP):
+            raise ValueError(
+                f"The network of this {type(self).__name__} is a {type(module).__name__} that a "
+                "callback has put there. Take clf.module_ itself."
+            )
         return make_sequential(module)
 
     @explain_want_of_memory

@@ -207,6 +207,8 @@ def test_a_callback_may_put_a_module_of_its_own_there(make_clf, disk, fused):
     assert type(clf.module_) is OwnModule
     assert np.isfinite(clf.loss_curve_).all()
     assert clf.predict_proba(disk[0]).shape == (len(disk[0]), 2)
+    with pytest.raises(ValueError, match="is a OwnModule that a callback has put there"):
+        clf.to_torch()
 
 
 class Count(Callback):
