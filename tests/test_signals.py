@@ -25,6 +25,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, LRScheduler
 
@@ -279,6 +280,15 @@ def is_idle():
     return True
 
 
+def has_ended_processes():
+    """Have joblib end its processes; tell whether it could, which it cannot as they begin."""
+    try:
+        get_reusable_executor().shutdown(kill_workers=True)
+    except RuntimeError:
+        return False
+    return True
+
+
 @pytest.fixture
 def _filters_as_they_were():
     # Threads in scikit-learn's checks may leave filters of its kinds of warnings behind.
@@ -329,6 +339,8 @@ def test_an_interrupted_search_or_ensemble_is_as_before_and_can_be_repeated(
             assert read(estimator) == expected
         # Threads end the fit that they are at.
         longest = max(longest, wait_for(is_idle))
+        if backend == "loky":
+            wait_for(has_ended_processes)
         assert read_surroundings() == surroundings
         if rng.random() < 0.2 or rounds.figures["rounds"] == 1:
             assert read(fit_on_backend(estimator)) == expected
