@@ -19,6 +19,7 @@ import struct
 import sys
 import tracemalloc
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -531,6 +532,10 @@ def test_a_file_mutated_on_and_on_along_new_ways_is_refused_in_words_or_works(
     count.record(campaign, ways=len(ways))
 
 
+def choose_place(rng, description):
+    return rng.choice(find_places(description))
+
+
 def measure(path, data, choose, item, n_bytes):
     """Load a file that has at one place as many items as make so many bytes.
 
@@ -568,9 +573,9 @@ def test_a_file_asks_for_memory_in_proportion_to_its_size(large, campaign):
     n_files, ratios = campaign.choose(N_MEASURED, N_MEASURED_LONG), []
     for number in range(n_files):
         rng = random.Random(f"{campaign.seed} {number}")
-        choose, item = (lambda d, rng=rng: rng.choice(find_places(d))), rng.choice(SMALL_TEXTS)
         n_bytes = rng.randrange(10_000, campaign.choose(50_000, 500_000))
-        ratios.append(measure(*large, choose, item, n_bytes))
+        choose = partial(choose_place, rng)
+        ratios.append(measure(*large, choose, rng.choice(SMALL_TEXTS), n_bytes))
     campaign.record(files=n_files, largest_ratio_of_memory_to_size=max(ratios))
 
 

@@ -105,9 +105,8 @@ def _try_steps(cls, arguments, known):
     try:
         optimizer = cls(parameters, **arguments)
         for name, value in arguments.items():
-            if isinstance(known[name].default, Real) and not isinstance(
-                value, Real | torch.Tensor
-            ):
+            is_number = isinstance(value, Real | torch.Tensor)
+            if isinstance(known[name].default, Real) and not is_number:
                 raise TypeError(f"{name} must be a number, not {value!r}")
         if issubclass(cls, torch.optim.LBFGS):
             [group] = optimizer.param_groups
