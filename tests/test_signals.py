@@ -331,7 +331,7 @@ def test_an_interrupted_search_or_ensemble_is_as_before_and_can_be_repeated(
     for rng in rounds:
         estimator = make()
         attributes, surroundings = vars(estimator).copy(), read_surroundings()
-        # Where threads are interrupted as they begin, Python and joblib raise an error of their own.
+        # Interrupted as they begin, threads of Python and of joblib raise errors of their own.
         call = partial(fit_on_backend, estimator)
         error = rounds.interrupt(call, 1.1 * seconds, others=(RuntimeError,))
         if error and make is make_ensemble and vars(estimator) != attributes:
