@@ -2,13 +2,12 @@
 
 import inspect
 import math
-from functools import lru_cache
 from numbers import Real
 
 import numpy as np
 import torch
 
-from .._training.optimizers import FullBatchLBFGS
+from .._training.optimizers import FullBatchLBFGS, read_signature
 from .parameters import check_argument
 
 # The base class, and those that take sparse gradients only, or no biases.
@@ -36,11 +35,6 @@ LARGE = 1e30
 OF_SGD = ("momentum", "nesterov")
 
 
-@lru_cache
-def _read_signature(optimizer):
-    return inspect.signature(optimizer).parameters
-
-
 def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
     """Find an optimiser's class and the arguments, `lr` included, to call it with.
 
@@ -49,7 +43,7 @@ def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
     """
     cls = OPTIMIZERS.get(optimizer, optimizer)
     is_class = isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)
-    known = _read_signature(cls) if is_class else {}
+    known = read_signature(cls) if is_class else {}
     if "lr" not in known:
         raise TypeError(
             f"optimizer must be one of {', '.join(map(repr, sorted(OPTIMIZERS)))} or a class of "

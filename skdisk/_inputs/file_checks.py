@@ -9,18 +9,16 @@ there, and the few numbers that stand for sizes are limited. All checks raise Va
 error of torch through.
 """
 
-import inspect
 import re
 import struct
-from itertools import pairwise
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 
 from .._compat import Interval, StrOptions, validate_parameter_constraints
-from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes
-from .._training.optimizers import find_optimizer
+from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes, list_shapes
+from .._training.optimizers import find_optimizer, read_signature
 from .._training.state import load_optimizer
 from .choices import check_history_size, make_short_step, resolve_device
 from .parameters import LARGEST, expect
@@ -250,8 +248,7 @@ def check_weights(weights, n_features, n_classes):
     expect(weights and len(weights) % 2 == 0, "the parameters are not pairs of weight and bias")
     expect(all(weight.ndim == 2 for weight in weights[::2]), "a layer's weight is no matrix")
     sizes = [weights[0].shape[1], *map(len, weights[::2])]
-    shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_out, n_in), (n_out,))]
-    expect([p.shape for p in weights] == shapes, "the layers do not fit each other")
+    expect([p.shape for p in weights] == list_shapes(sizes), "the layers do not fit each other")
     expect(
         type(n_features) is int and (sizes[0], sizes[-1]) == (n_features, n_classes),
         f"the layers have other sizes than the features and classes: {sizes[0]} inputs and "
@@ -294,7 +291,7 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
 
     It is a new one, or one that is where a note says.
     """
-    known = inspect.signature(cls).parameters
+    known = read_signature(cls)
     check_names(arguments, ["lr"], known, f"the arguments of {cls.__name__}")
     _check_numbers(arguments, f"an argument of {cls.__name__}")
     parameters = [torch.zeros(shape, device=device, requires_grad=True) for shape in shapes]

@@ -66,17 +66,21 @@ def as_probabilities(dropout, n_layers):
     return tuple(map(float, dropout))
 
 
+def list_shapes(layer_sizes):
+    """List the shapes of weight and bias of each layer, in turn."""
+    return [shape for n_in, n_out in pairwise(layer_sizes) for shape in ((n_out, n_in), (n_out,))]
+
+
 def draw_parameters(layer_sizes, generator=None):
     """Draw the initial weights and biases of each layer: the distributions of `nn.Linear`.
 
     Its constructor draws from torch's global generator, which is not ours to change.
     """
-    parameters = []
-    for n_in, n_out in pairwise(layer_sizes):
-        bound = 1 / math.sqrt(n_in)
-        for shape in ((n_out, n_in), (n_out,)):
-            parameters.append(torch.empty(shape).uniform_(-bound, bound, generator=generator))
-    return parameters
+    bounds = [1 / math.sqrt(n_in) for n_in in layer_sizes[:-1] for _ in range(2)]
+    return [
+        torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        for shape, bound in zip(list_shapes(layer_sizes), bounds, strict=True)
+    ]
 
 
 def _make_linear(weight, bias):
@@ -178,10 +182,9 @@ def get_parameters(module):
         return None
     # `module.parameters()` would give the same, and take four times as long.
     parameters = [p for layer in layers for p in layer._parameters.values()]
-    shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_out, n_in), (n_out,))]
     is_plain = (
         # One that was taken away is None, one that two layers share is there twice.
-        [p is not None and p.shape for p in parameters] == shapes
+        [p is not None and p.shape for p in parameters] == list_shapes(sizes)
         and len({id(p) for p in parameters}) == len(parameters)
         and all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
     )
@@ -228,9 +231,7 @@ def unflatten(flat, tensors):
 
 def split(flat, layer_sizes):
     """Split a flat array into weights and biases of each layer, in turn, which are views of it."""
-    shapes = [
-        shape for n_in, n_out in pairwise(layer_sizes) for shape in ((n_out, n_in), (n_out,))
-    ]
+    shapes = list_shapes(layer_sizes)
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     parts = np.split(flat, ends[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -4,9 +4,7 @@ It trains an `MLP` with its loss and torch's SGD, Adam or AdamW on the CPU and g
 result as skorch's loop, unless somebody looks at or changes what happens within an epoch.
 """
 
-import inspect
 import math
-from functools import lru_cache
 
 import torch
 from skorch.callbacks import BatchScoring, EpochScoring, LRScheduler
@@ -16,6 +14,7 @@ from .. import _kernel
 from .._network.mlp import get_parameters, has_hooks, has_hooks_of_all_modules
 from .batches import FEW_ROWS, TensorBatches
 from .net import OF_OUTPUT, find_watchers
+from .optimizers import read_signature
 
 # The names by which the kernel knows torch's optimisers, and the settings that it takes.
 OPTIMIZERS = {
@@ -28,17 +27,13 @@ SETTINGS = ("momentum", "nesterov", "weight_decay", "betas", "eps")
 UNKNOWN_OPTIONS = ("dampening", "maximize", "amsgrad", "differentiable")
 
 
-@lru_cache
-def _read_defaults(optimizer):
-    return {name: p.default for name, p in inspect.signature(optimizer).parameters.items()}
-
-
 def _find_groups(plan, net):
     """Find the class of the optimiser, and its groups of settings, which callbacks may change."""
     if net is not None:
         return type(net.optimizer_), net.optimizer_.param_groups
-    settings = plan.settings
-    return settings.optimizer, [_read_defaults(settings.optimizer) | settings.optimizer_arguments]
+    optimizer = plan.settings.optimizer
+    group = {name: p.default for name, p in read_signature(optimizer).items()}
+    return optimizer, [group | plan.settings.optimizer_arguments]
 
 
 def _find_device(plan):

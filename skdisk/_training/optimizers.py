@@ -4,6 +4,9 @@ That is for small data, all rows at once: a line search compares losses, and tho
 batches cannot be compared. A watcher ends its training.
 """
 
+import inspect
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -90,6 +93,12 @@ class Convergence:
         optimizer = state.net.optimizer_
         values = optimizer.state.get(optimizer.param_groups[0]["params"][0], {})
         return np.array([values.get("n_iter", 0), values.get("func_evals", 0)])
+
+
+@lru_cache
+def read_signature(optimizer):
+    """Read the arguments that an optimiser's class takes, by their names."""
+    return inspect.signature(optimizer).parameters
 
 
 def _look_up(name):
