@@ -43,7 +43,7 @@ PROMISES = {
             "test_signals.py::test_an_interrupted_fit_has_whole_epochs_and_can_be_repeated",
             "test_signals.py::"
             "test_an_interrupted_search_or_ensemble_is_as_before_and_can_be_repeated",
-            "test_signals.py::test_the_kernel_answers_signals_in_the_middle_of_an_epoch",
+            "test_kernel.py::test_signals_are_answered_in_the_middle_of_an_epoch",
         ],
         "Threads get from estimators, own ones and shared ones, what one thread gets alone.": [
             "test_shared_estimators.py::"

@@ -5,8 +5,10 @@ Threads and processes are in `test_kernel_threads.py`, which does without torch.
 
 import math
 import os
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -1053,6 +1055,44 @@ def run_program(program, **environment):
         capture_output=True,
         text=True,
     )
+
+
+@contextmanager
+def clock(handler):
+    """Send a signal every 10 ms."""
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs the timers of Unix")
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_signals_are_answered_in_the_middle_of_an_epoch(name):
+    # An epoch takes many seconds: signals that come meanwhile would be answered after it, once.
+    n_rows, n_answered = 1_000_000, 0
+    network = Network((2, 512, 512, 2))
+    state = make_state(network, Settings())
+    data = Data(np.zeros((n_rows, 2), dtype=np.float32), np.zeros(n_rows, dtype=np.int64))
+    orders = np.arange(n_rows)[None]
+
+    def answer(*args):
+        nonlocal n_answered
+        n_answered += 1
+        if n_answered == 3:
+            raise KeyboardInterrupt
+
+    calls = {
+        "train": lambda: kernel.train(network, Settings(), state, data, orders, np.array([0.1])),
+        "evaluate": lambda: kernel.evaluate(network, state.parameters, data),
+    }
+    with clock(answer), pytest.raises(KeyboardInterrupt):
+        calls[name]()
+    assert state.n_steps == 0
+    assert not state.parameters.any()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")

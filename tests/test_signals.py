@@ -18,7 +18,6 @@ import time
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 
 import joblib
@@ -29,7 +28,7 @@ from joblib.externals.loky import get_reusable_executor
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, LRScheduler
 
-from skdisk import MLPDiskClassifier, MLPDiskEnsemble, _kernel, make_disk
+from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
 from skdisk._network import prediction
 from skdisk._training import loop
 
@@ -413,48 +412,6 @@ def test_a_killed_process_leaves_a_whole_file_and_at_most_a_temporary_one(
         for other in others:
             other.unlink()
     campaign.record(rounds=n_rounds, temporary_files=n_left)
-
-
-@contextmanager
-def clock(handler):
-    """Send a signal every 10 ms."""
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@pytest.mark.needs_kernel
-@pytest.mark.parametrize("name", ["train", "evaluate"])
-def test_the_kernel_answers_signals_in_the_middle_of_an_epoch(name):
-    # An epoch takes many seconds: signals that come meanwhile would be answered after it, once.
-    n_rows, n_answered = 1_000_000, 0
-    network = _kernel.Network((2, 512, 512, 2))
-    parameters = np.zeros(network.count_parameters(), dtype=np.float32)
-    state = _kernel.State(parameters)
-    rows = np.zeros((n_rows, 2), dtype=np.float32)
-    data = _kernel.Data(rows, np.zeros(n_rows, dtype=np.int64))
-
-    def answer(*args):
-        nonlocal n_answered
-        n_answered += 1
-        if n_answered == 3:
-            raise KeyboardInterrupt
-
-    calls = {
-        "train": partial(
-            *(_kernel.train, network, _kernel.Settings(), state, data),
-            *(np.arange(n_rows)[None], np.array([0.1])),
-        ),
-        "evaluate": partial(_kernel.evaluate, network, parameters, data),
-    }
-    with clock(answer), pytest.raises(KeyboardInterrupt):
-        calls[name]()
-    assert state.n_steps == 0
-    assert not parameters.any()
 
 
 @pytest.mark.needs_kernel
