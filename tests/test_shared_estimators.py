@@ -79,11 +79,13 @@ def read_training(clf):
 
 def run_in_threads(*targets):
     """Call functions in threads, which begin together; return what they do, or raise an error."""
-    start, found, errors = threading.Barrier(len(targets)), [None] * len(targets), []
+    # A thread that does not come to its start must not keep the others waiting for ever.
+    start = threading.Barrier(len(targets), timeout=60)
+    found, errors = [None] * len(targets), []
 
     def run(i, target):
-        start.wait()
         try:
+            start.wait()
             found[i] = target()
         except BaseException as error:
             errors.append(error)
