@@ -72,8 +72,8 @@ find_libraries = $(foreach name,$(1) stdc++,$(shell $(CC) -print-file-name=lib$(
 define build_watched
 	rm -rf build/$(1) && mkdir -p build/$(1) && cp -r skdisk build/$(1)
 	rm -f build/$(1)/skdisk/_kernel/*.so
-	CFLAGS="-g $(2)" LDFLAGS="$(2)" $(BIN)/python -c "from setuptools import setup; setup()" \
-		--quiet build_ext --force --build-lib build/$(1) --build-temp build/$(1)-objects
+	CFLAGS="-g $(2)" LDFLAGS="$(2)" $(BIN)/python setup.py --quiet \
+		build_ext --force --build-lib build/$(1) --build-temp build/$(1)-objects
 endef
 
 define test_addresses
@@ -161,7 +161,7 @@ clean: ## Remove all that the other targets made
 	rm -f skdisk/_kernel/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/installed: pyproject.toml constraints.txt $(wildcard skdisk/_kernel/*.[ch])
+.venv/installed: pyproject.toml setup.py constraints.txt $(wildcard skdisk/_kernel/*.[ch])
 	$(PYTHON) -m venv .venv
 	rm -f skdisk/_kernel/*.so
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'

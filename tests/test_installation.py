@@ -89,3 +89,21 @@ def test_the_lowest_versions_are_those_that_the_tests_are_run_with():
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     for name, version in bounds:
         assert Version(pins[name]) == Version(version), name
+
+
+WITHOUT_GIL = """
+import runpy, sys, sysconfig
+get_config_var = sysconfig.get_config_var
+sysconfig.get_config_var = lambda name: name == "Py_GIL_DISABLED" or get_config_var(name)
+sys.argv = ["setup.py", "--quiet", "dist_info", "--output-dir", sys.argv[1]]
+runpy.run_path("setup.py", run_name="__main__")
+"""
+
+
+def test_python_without_the_gil_which_has_no_limited_api_can_install_it(tmp_path):
+    pytest.importorskip("setuptools", reason="needs setuptools, which builds it")
+    command = [sys.executable, "-c", WITHOUT_GIL, tmp_path]
+    result = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    [made] = tmp_path.iterdir()
+    assert made.name.startswith("skdisk-")

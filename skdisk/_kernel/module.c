@@ -3,9 +3,6 @@
    or TypeError, which name the argument, before anything is changed. NumPy is not needed here.
 
    The module's functions stand at the end. */
-#ifndef Py_LIMITED_API
-#define Py_LIMITED_API 0x030B0000
-#endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -799,7 +796,12 @@ static PyMethodDef FUNCTIONS[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot SLOTS[] = {{0, NULL}};
+static PyModuleDef_Slot SLOTS[] = {
+/* Nothing here is shared between calls. */
+#ifdef Py_GIL_DISABLED
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL}};
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, .m_name = "_compiled",
                                     .m_methods = FUNCTIONS, .m_slots = SLOTS};
