@@ -94,7 +94,9 @@ fuzz-kernel: .venv/installed ## Draw a million calls of the kernel; run libFuzze
 	@command -v clang >/dev/null || { echo "libFuzzer needs clang, which is not here."; exit 1; }
 	FUZZ_SECONDS=$(TIME) $(PYTEST) -m long --long --seed $(SEED) $(BORDER_TESTS)
 
-# The kernel's branches by Clang, of its own tests; the package's by coverage.py, of the suite.
+# The kernel's branches by Clang, of its own tests; the package's by coverage.py, of the suite. A
+# signal within coverage.py leaves its lock held for ever, and Python 3.11 cannot begin many threads
+# at once that are traced: the files with tests of these are left out.
 COVERED = $(CURDIR)/build/coverage
 LLVM = $(dir $(realpath $(shell command -v clang)))
 coverage: export CC = clang
@@ -105,7 +107,8 @@ coverage: .venv/installed ## List the branches that no test takes (minutes)
 	$(LLVM)llvm-profdata merge -sparse $(COVERED)/*.profraw -o $(COVERED)/kernel.profdata
 	$(LLVM)llvm-cov export -instr-profile $(COVERED)/kernel.profdata \
 		$(COVERED)/skdisk/_kernel/*.so >$(COVERED)/kernel.json
-	$(BIN)/coverage run -m pytest -n 2
+	$(BIN)/coverage run -m pytest -n 2 \
+		$(foreach name,signals shared_estimators,--ignore=tests/test_$(name).py)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet -o $(COVERED)/python.json
 	$(BIN)/python tests/coverage_page.py $(COVERED)/kernel.json $(COVERED)/python.json

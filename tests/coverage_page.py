@@ -13,6 +13,10 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "coverage.md"
 OTHER_MACHINE = "Taken on machines with fewer instruction sets than that of the measurement."
 NO_MEMORY = "Taken where Python has no memory left for an object."
+GPU = "Taken where there is a GPU."
+WINDOWS = "Taken on Windows, where nothing was run."
+OLDEST = "Taken with scikit-learn 1.8, by `make test-oldest`."
+FORKED = "Taken in children that were forked: they end without a word to coverage.py."
 TITLE = [
     "# Branches that the tests take",
     "",
@@ -29,6 +33,13 @@ REASONS = {
     ("module.c", "names && set < N_INSTRUCTION_SETS"): NO_MEMORY,
     ("module.c", "PyList_Append"): NO_MEMORY,
     ("module.c", "if (!losses)"): NO_MEMORY,
+    ("_inputs/choices.py", "if accelerator is not None"): GPU,
+    ("_inputs/rows.py", 'X.device.type not in ("cpu", "meta")'): GPU,
+    ("_training/eligibility.py", 'device.startswith("cpu")'): GPU,
+    ("_inputs/file_format.py", "fcntl is"): WINDOWS,
+    ("_network/surroundings.py", 'hasattr(os, "register_at_fork")'): WINDOWS,
+    ("_compat.py", "if not checked.any()"): OLDEST,
+    ("_network/surroundings.py", "!= self.n_threads"): FORKED,
 }
 UNEXPLAINED = "Not explained yet."
 

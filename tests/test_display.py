@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -121,9 +122,10 @@ def test_the_legend_of_many_fits_covers_no_curve():
             [{}, {"lr_schedule": LRScheduler("StepLR", step_size=1)}],
             ["lr_schedule=constant", "lr_schedule=LRScheduler"],
         ),
+        ([{}, {"optimizer": torch.optim.Adagrad}], ["optimizer=sgd", "optimizer=Adagrad"]),
         ([{"callbacks": [EpochScoring("accuracy")]} for _ in range(2)], ["fit 1", "fit 2"]),
     ],
-    ids=["a number", "two parameters", "nothing", "not all", "an object", "callbacks"],
+    ids=["a number", "two parameters", "nothing", "not all", "an object", "a class", "callbacks"],
 )
 def test_fits_are_named_by_what_differs(make_clf, disk, params, names):
     assert find_names([make_clf(**own).fit(*disk) for own in params]) == names

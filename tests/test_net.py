@@ -340,6 +340,23 @@ def test_a_callback_that_stops_leaves_whole_epochs(make_clf, get_weights, disk, 
     assert all(map(np.array_equal, get_weights(clf), get_weights(whole)))
 
 
+class StopInValidation(Callback):
+    """Stop in the middle of the second epoch's validation."""
+
+    def on_batch_end(self, net, training, **kwargs):
+        if not training and len(net.history) == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_callback_may_stop_in_a_validation(make_clf, get_weights, disk):
+    X, y = disk
+    params = {"X_val": X[:50], "y_val": y[:50]}
+    clf = make_clf(callbacks=[StopInValidation()], max_epochs=10).fit(X, y, **params)
+    whole = make_clf(max_epochs=1, fused=False).fit(X, y, **params)
+    assert clf.n_iter_ == len(clf.loss_curve_) == len(clf.validation_loss_curve_) == 1
+    assert all(map(np.array_equal, get_weights(clf), get_weights(whole)))
+
+
 def test_a_callback_that_stops_at_once_is_an_error(make_clf, disk):
     clf = make_clf(callbacks=[Stop("on_epoch_begin", epoch=1)])
     with pytest.raises(RuntimeError, match="before its first epoch had ended"):

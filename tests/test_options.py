@@ -448,10 +448,11 @@ def test_other_arguments_reach_the_optimiser(make_clf, disk):
 
 
 @pytest.mark.needs_kernel
-def test_an_option_that_the_kernel_does_not_know_is_named(make_clf, disk):
-    clf = make_clf(optimizer="adam", optimizer_params={"amsgrad": True}).fit(*disk)
+@pytest.mark.parametrize("option", ["amsgrad", "decoupled_weight_decay"])
+def test_an_option_that_the_kernel_does_not_know_is_named(make_clf, disk, option):
+    clf = make_clf(optimizer="adam", optimizer_params={option: True}).fit(*disk)
     assert clf.fused_reason_ == (
-        "the optimizer has the option amsgrad, which the kernel does not know"
+        f"the optimizer has the option {option}, which the kernel does not know"
     )
 
 

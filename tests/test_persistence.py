@@ -574,6 +574,17 @@ def test_skops_names_what_users_put_in(make_clf, disk):
     assert {*TRUSTED, f"{__name__}.Counter"} < {*untrusted}
 
 
+def test_a_training_that_plain_things_cannot_say_is_pickled_as_it_is(make_clf, disk, path):
+    params = {"optimizer": "adam", "lr": 0.01}
+    clf = make_clf(**params, optimizer_params={"eps": torch.tensor(1e-8)}).fit(*disk)
+    plain = make_clf(**params).fit(*disk)
+    for other in (clf, copy.deepcopy(clf), pickle.loads(pickle.dumps(clf))):
+        np.testing.assert_array_equal(other.predict_proba(disk[0]), plain.predict_proba(disk[0]))
+        assert other.partial_fit(*disk).n_iter_ == 4
+    with pytest.raises(TypeError, match=r"tensor\(1.0000e-08\) cannot be written to the file"):
+        clf.save(path)
+
+
 def test_a_pickle_from_a_device_that_is_not_here_goes_to_the_cpu(make_clf, disk):
     clf = make_clf().fit(*disk)
     clf._settings = clf._settings._replace(device="cuda:99")
@@ -997,6 +1008,7 @@ WRONG_VALUES = {
     "lr beyond float32": (["state", "groups", 0, "lr"], 1e39, "memory of Adam is 1e.39"),
     "a single beta": (["state", "groups", 0, "betas"], 0.9, "not subscriptable|cannot unpack"),
     "options": (["state", "groups", 0, "capturable"], True, "AssertionError"),
+    "negative decay": (["state", "groups", 0, "weight_decay"], -0.1, "Invalid weight_decay"),
     "schedule": (["state", "groups", 0, "initial_lr"], "y", "not supported between"),
     "memory": (["state", "optimizer", 0], 1, "nothing is known of|must be a list of dicts"),
 }
@@ -1048,6 +1060,10 @@ def lose_a_number(memory, settings):
     del memory["H_diag"]
 
 
+def reward_large_weights(memory, settings):
+    settings["weight_decay"] = -0.1
+
+
 LBFGS_CHANGES = {
     shorten_buffer: "LBFGS has no places for a history_size of 4",
     lengthen_history: "LBFGS has no places for a history_size of 10000",
@@ -1058,15 +1074,17 @@ LBFGS_CHANGES = {
     widen_a_number: "the shapes of all weights and of numbers",
     lose_a_number: "the memories of LBFGS lack H_diag",
     hide_memory: "the shapes of all weights and of numbers",
+    reward_large_weights: "Invalid weight_decay value: -0.1",
 }
 
 
+@pytest.mark.filterwarnings("ignore:max_epochs=3 ended before L-BFGS")
 @pytest.mark.parametrize(
     ("change", "match"), LBFGS_CHANGES.items(), ids=[change.__name__ for change in LBFGS_CHANGES]
 )
 def test_what_only_later_steps_of_lbfgs_use_is_checked(make_clf, disk, path, change, match):
-    params = {"optimizer": torch.optim.LBFGS, "optimizer_params": {"history_size": 4}}
-    make_clf(**params).fit(*disk).save(path)
+    params = {"lr": "auto", "optimizer_params": {"history_size": 4}}
+    make_clf(optimizer="lbfgs", **params).fit(*disk).save(path)
 
     def change_file(metadata, description):
         [settings] = description["state"]["groups"]

@@ -12,8 +12,10 @@ from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from sklearn.model_selection import TunedThresholdClassifierCV, cross_val_score
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
+from skdisk._network import prediction
 from skdisk._network.mlp import ACTIVATIONS
 from skdisk._network.prediction import average, compute_log_odds, log_softmax
+from skdisk._network.surroundings import ROWS_AT_ONCE
 from skdisk._training.batches import FEW_ROWS
 
 LARGEST = np.finfo(np.float32).max
@@ -215,6 +217,32 @@ def test_log_odds_are_finite_where_probabilities_are_rounded(scores, expected):
     [log_odds] = compute_log_odds(log_proba)
     np.testing.assert_allclose(log_odds, expected, rtol=1e-14, atol=1e-15)
     assert log_odds.argmax() == log_proba.argmax()
+
+
+@pytest.mark.needs_kernel
+def test_many_rows_are_predicted_in_threads_as_in_one(fit, monkeypatch):
+    made = []
+
+    class Pool(prediction.ThreadPoolExecutor):
+        """Say that it was made."""
+
+        def __init__(self, n_threads):
+            made.append(n_threads)
+            super().__init__(n_threads)
+
+    monkeypatch.setattr(prediction, "ThreadPoolExecutor", Pool)
+    clf, X = fit(), make_rows(3 * ROWS_AT_ONCE)
+    # Its numbers overflow on the way, and it is computed again.
+    X[-1] = LARGEST
+    before, found = torch.get_num_threads(), {}
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            found[n_threads] = clf.predict_proba(X)
+    finally:
+        torch.set_num_threads(before)
+    assert made == [2]
+    np.testing.assert_array_equal(found[1], found[2])
 
 
 @pytest.mark.parametrize("n_rows", N_ROWS)

@@ -155,6 +155,40 @@ def test_threads_that_fit_at_once_never_silence_the_warnings_of_the_process(make
         assert not any(action == "ignore" for action, *_ in filters[:added])
 
 
+class FailLater(Callback):
+    """Fail as the training begins, when somebody lets it."""
+
+    def __init__(self, began, may_fail):
+        self.began, self.may_fail = began, may_fail
+
+    def on_train_begin(self, net, **kwargs):
+        self.began.set()
+        self.may_fail.wait(60)
+        raise RuntimeError("it failed")
+
+
+def test_a_fit_that_fails_in_a_thread_puts_no_filters_of_warnings_back(make_clf, disk):
+    began, may_fail = threading.Event(), threading.Event()
+    clf = make_clf(callbacks=[FailLater(began, may_fail)])
+    errors = []
+
+    def fit():
+        try:
+            clf.fit(*disk)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    before = warnings.filters
+    thread = threading.Thread(target=fit)
+    with warnings.catch_warnings():
+        thread.start()
+        assert began.wait(60)
+    may_fail.set()
+    thread.join()
+    assert errors == ["it failed"]
+    assert warnings.filters is before
+
+
 def test_threads_that_cross_validate_never_silence_the_warnings_of_the_process(make_clf, disk):
     before = [*warnings.filters]
     for fused in ("auto", False):

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from skdisk import MLPDiskClassifier
+from skdisk._inputs import file_format
 
 N_ROUNDS, N_ROUNDS_LONG = 5, 1000
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
@@ -208,6 +209,24 @@ def test_a_save_removes_what_a_killed_one_has_left_and_nothing_else(clf, path):
         assert {*path.parent.iterdir()} == {path, in_use, *others}
     clf.save(path)
     assert {*path.parent.iterdir()} == {path, *others}
+
+
+def test_a_file_that_another_save_took_for_left_over_is_written_anew(clf, path, monkeypatch):
+    # Another process has looked between the making of the file and its lock.
+    created, create = [], file_format._create
+
+    def create_and_lose(place, mode):
+        created.append(place)
+        file = create(place, mode)
+        if len(created) == 1:
+            place.unlink()
+        return file
+
+    monkeypatch.setattr(file_format, "_create", create_and_lose)
+    clf.save(path)
+    assert len(set(created)) == 2
+    assert count_epochs(path) == 2
+    assert list_names(path) == [path.name]
 
 
 def test_what_cannot_be_removed_does_not_stop_a_save(clf, path):

@@ -1,8 +1,11 @@
 """The callbacks of scikit-learn, for which an epoch is a task."""
 
 import pickle
+import signal
 
+import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -70,6 +73,72 @@ def test_a_failing_callback_is_torn_down_and_leaves_the_estimator_as_it_was(make
         clf.fit(*disk)
     assert vars(clf) == before
     assert record.calls[-1] == ("teardown", "fit")
+
+
+class Interrupt(Record):
+    """A callback that is interrupted as the second epoch ends."""
+
+    def on_fit_task_end(self, estimator, context):
+        super().on_fit_task_end(estimator, context)
+        if (context.task_name, context.task_id) == ("epoch", 1):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("end_process")
+def test_an_interrupted_fit_has_whole_epochs_and_does_not_count_as_ended(make_clf, disk, fused):
+    clf = make_clf(fused=fused).set_callbacks(record := Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(*disk)
+    assert ("end", "fit", 0) not in record.calls
+    assert record.calls[-1] == ("teardown", "fit")
+    assert clf.n_iter_ in (1, 2)
+    whole = make_clf(max_epochs=clf.n_iter_).fit(*disk)
+    np.testing.assert_allclose(clf.predict_proba(disk[0]), whole.predict_proba(disk[0]), 1e-5)
+
+
+class Keep(Record):
+    """A callback that keeps what each epoch has made of the estimator."""
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None, **others):
+        if context.task_name == "epoch":
+            self.calls.append(pickle.dumps(fitted_estimator))
+
+
+def test_a_callback_may_keep_the_estimator_of_each_epoch(make_clf, disk, fused):
+    X, _ = disk
+    make_clf(fused=fused).set_callbacks(keep := Keep()).fit(*disk)
+    kept = [pickle.loads(call) for call in keep.calls if isinstance(call, bytes)]
+    assert len(kept) == 3
+    for n_epochs, clf in enumerate(kept, start=1):
+        whole = make_clf(max_epochs=n_epochs, fused=fused).fit(*disk)
+        np.testing.assert_array_equal(clf.predict_proba(X), whole.predict_proba(X))
+
+
+class HookModules(Record):
+    """A callback that has all modules of torch looked at, from the third epoch on."""
+
+    handle = None
+
+    def on_fit_task_end(self, estimator, context):
+        super().on_fit_task_end(estimator, context)
+        if self.calls[-1] == ("end", "epoch", 1):
+            ignore = lambda module, inputs, output: None  # noqa: E731
+            self.handle = torch.nn.modules.module.register_module_forward_hook(ignore)
+
+
+def test_the_best_epoch_is_kept_where_the_kernel_was_left_after_it(make_clf, disk):
+    X, y = disk
+    # The loss on the wrong labels is lowest in the second epoch.
+    params = {"early_stopping": True, "n_iter_no_change": 5, "max_epochs": 5}
+    hook = HookModules()
+    try:
+        clf = make_clf(**params).set_callbacks(hook).fit(X, y, X_val=X, y_val=1 - y)
+    finally:
+        hook.handle.remove()
+    assert clf.best_epoch_ == 2
+    assert clf.n_iter_ == 5
+    second = make_clf(max_epochs=2).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), second.predict_proba(X))
 
 
 def test_the_scores_are_those_of_the_epochs(make_clf):

@@ -16,6 +16,15 @@ from skdisk import MLPDiskClassifier
 RNG = np.random.RandomState(0)
 X = sparse.random_array((120, 30), density=0.2, random_state=RNG, format="csr").toarray()
 Y = (X[:, :15].sum(axis=1) > X[:, 15:].sum(axis=1)).astype(int)
+
+
+def halve_entries(X):
+    """Make sparse rows of which each entry is there twice, as two halves that are to be added."""
+    rows = sparse.csr_array(X)
+    parts = np.repeat(rows.data / 2, 2), np.repeat(rows.indices, 2), 2 * rows.indptr
+    return sparse.csr_array(parts, shape=X.shape)
+
+
 CONTAINERS = {
     "csr_array": sparse.csr_array,
     "csr_matrix": sparse.csr_matrix,
@@ -30,6 +39,7 @@ CONTAINERS = {
         ),
         shape=X.shape,
     ),
+    "entries in halves": halve_entries,
 }
 OPTIONS = {
     "defaults": {},
