@@ -22,7 +22,8 @@ TITLE = [
     "",
     "A branch is one outcome of a condition. The kernel is compiled once for each instruction",
     "set: an outcome is taken where it is with any of them. Below the table stands what no test",
-    "takes, and why. `make coverage` writes this page.",
+    "takes, and why. Tests of signals and of estimators that threads share are not measured:",
+    "coverage.py does not bear them. `make coverage` writes this page.",
     "",
 ]
 # (file, what stands in the line): why no test takes the branch.
