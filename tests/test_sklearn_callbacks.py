@@ -137,6 +137,7 @@ def test_the_best_epoch_is_kept_where_the_kernel_was_left_after_it(make_clf, dis
         hook.handle.remove()
     assert clf.best_epoch_ == 2
     assert clf.n_iter_ == 5
+    assert not clf.fused_
     second = make_clf(max_epochs=2).fit(X, y)
     np.testing.assert_array_equal(clf.predict_proba(X), second.predict_proba(X))
 

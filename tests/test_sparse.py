@@ -39,7 +39,7 @@ CONTAINERS = {
         ),
         shape=X.shape,
     ),
-    "entries in halves": halve_entries,
+    "entries in halves": lambda X: halve_entries(X.astype(np.float32)),
 }
 OPTIONS = {
     "defaults": {},

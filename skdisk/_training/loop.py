@@ -181,6 +181,9 @@ class _Training:
             self._look_for_obstacles()
         n_left = self.plan.n_epochs
         while n_left and self.result.ending is Ending.COMPLETE and not self.signals.raised:
+            if self.state.net is None:
+                # Watchers may have changed modes of torch. With a net, each epoch looks.
+                self._look_for_obstacles()
             self.noted, start = note(self.state), time.perf_counter()
             if self._is_watched():
                 self._run_watched_epoch(start)
