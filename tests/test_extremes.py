@@ -1,7 +1,8 @@
 """Numbers at the edges, beside a replay in float64: the same start, orders and steps.
 
-Wherever float32 holds every number of the replay, the losses are those of the replay. Where it
-does not, the training ends as one that has diverged, with whole epochs and finite weights.
+Wherever float32 holds every number of the replay, the losses are those of the replay, as far as
+float32 holds the scores of which they are differences. Where it does not, the training ends as one
+that has diverged, with whole epochs and finite weights.
 """
 
 import math
@@ -99,21 +100,23 @@ def draw_settings(rng, n_rows):
 
 
 def replay(train_by_hand, X, y, n_classes, weights, settings, seed):
-    """Train in float64; return of each epoch the loss, and the largest number met so far."""
+    """Train in float64; return the loss of each epoch, and the largest number and score so far."""
     settings = dict(settings)
     cls, _ = OPTIMIZERS[settings.pop("optimizer")]
     if cls is not torch.optim.SGD:
         del settings["momentum"], settings["nesterov"]
     weights = np.ones(len(y)) if weights is None else weights / weights.max()
     weights, y = torch.tensor(weights / weights.mean()), torch.tensor(y)
-    largest, n_steps = [0.0], math.ceil(len(y) / settings["batch_size"])
+    largest, scores_seen = [0.0], [0.0]
+    n_steps = math.ceil(len(y) / settings["batch_size"])
 
-    def see(*tensors):
-        largest[-1] = max(largest[-1], *(float(t.abs().max()) for t in tensors))
+    def see(*tensors, where=largest):
+        where[-1] = max(where[-1], *(float(t.abs().max()) for t in tensors))
 
     def compute_loss(scores, rows):
         # What comes before the scores is no larger, or its gradients are.
         see(scores.detach())
+        see(scores.detach(), where=scores_seen)
         nll = cross_entropy(scores, y[rows], reduction="none")
         return (weights[rows] * nll).sum() / len(rows)
 
@@ -122,7 +125,8 @@ def replay(train_by_hand, X, y, n_classes, weights, settings, seed):
         see(*(p.detach() for p in module.parameters()), *gradients)
         if cls is not torch.optim.SGD or settings["clip_grad_norm"]:
             see(*(g**2 for g in gradients))
-        largest.append(largest[-1])
+        for numbers in (largest, scores_seen):
+            numbers.append(numbers[-1])
 
     sizes = (X.shape[1], *settings.pop("hidden_layer_sizes"), n_classes)
     activation = ACTIVATIONS[settings.pop("activation")]
@@ -139,7 +143,8 @@ def replay(train_by_hand, X, y, n_classes, weights, settings, seed):
         **settings,
     )
     # Two looks a step; the last one tells of weights that the next epoch uses.
-    return losses, [largest[2 * n_steps * (epoch + 1) - 1] for epoch in range(N_EPOCHS)]
+    ends = [2 * n_steps * (epoch + 1) - 1 for epoch in range(N_EPOCHS)]
+    return losses, [largest[end] for end in ends], [scores_seen[end] for end in ends]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,7 +157,7 @@ def test_losses_are_those_of_float64_where_float32_holds_the_numbers(
         rng, seed = np.random.default_rng(draw.getrandbits(32)), draw.getrandbits(31)
         X, n_classes, weights = KINDS[kind](rng)
         y, settings = rng.permutation(np.arange(len(X)) % n_classes), draw_settings(draw, len(X))
-        expected, largest = replay(train_by_hand, X, y, n_classes, weights, settings, seed)
+        expected, largest, scores = replay(train_by_hand, X, y, n_classes, weights, settings, seed)
         clf = MLPDiskClassifier(lr_schedule="constant", max_epochs=N_EPOCHS, **settings)
         # Few rows in one batch are computed in float64, which is not the kernel's.
         clf.set_params(fused="auto" if fused else False, random_state=seed)
@@ -167,9 +172,11 @@ def test_losses_are_those_of_float64_where_float32_holds_the_numbers(
         assert has_diverged == (clf.n_iter_ < N_EPOCHS), where
         # A square that is infinite ends no training by adam, which goes on without that weight.
         assert has_diverged or n_safe == N_EPOCHS or "The features are large" in words, where
-        for ours, theirs in zip(clf.loss_curve_, expected[:n_safe], strict=False):
-            # float32 rounds the logarithms of probabilities near 1.
-            error = abs(ours - theirs) / max(theirs, 0.01)
+        for ours, theirs, score in zip(
+            clf.loss_curve_, expected[:n_safe], scores[:n_safe], strict=False
+        ):
+            # float32 rounds scores, and the logarithms of probabilities near 1.
+            error = (abs(ours - theirs) - score * 2**-23) / max(theirs, 0.01)
             assert error < 1e-4, where
             worst = max(worst, error)
         n_losses, n_diverged = n_losses + n_safe, n_diverged + has_diverged
