@@ -575,13 +575,14 @@ def test_skops_names_what_users_put_in(make_clf, disk):
 
 
 def test_a_training_that_plain_things_cannot_say_is_pickled_as_it_is(make_clf, disk, path):
-    params = {"optimizer": "adam", "lr": 0.01}
-    clf = make_clf(**params, optimizer_params={"eps": torch.tensor(1e-8)}).fit(*disk)
-    plain = make_clf(**params).fit(*disk)
+    # A number that float32 has.
+    eps, params = 2.0**-20, {"optimizer": "adam", "lr": 0.01}
+    clf = make_clf(**params, optimizer_params={"eps": torch.tensor(eps)}).fit(*disk)
+    plain = make_clf(**params, optimizer_params={"eps": eps}).fit(*disk)
     for other in (clf, copy.deepcopy(clf), pickle.loads(pickle.dumps(clf))):
         np.testing.assert_array_equal(other.predict_proba(disk[0]), plain.predict_proba(disk[0]))
         assert other.partial_fit(*disk).n_iter_ == 4
-    with pytest.raises(TypeError, match=r"tensor\(1.0000e-08\) cannot be written to the file"):
+    with pytest.raises(TypeError, match=r"tensor\(.*\) cannot be written to the file"):
         clf.save(path)
 
 
