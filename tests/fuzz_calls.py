@@ -94,6 +94,7 @@ def read_globals():
         "modes of torch": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "default dtype": torch.get_default_dtype(),
         "generator of torch": torch.get_rng_state().numpy().tobytes(),
+        "generators of GPUs": [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()],
         "generator of NumPy": (generator[1].tobytes(), generator[2:]),
         "generator of Python": random.getstate(),
         "warning filters": (id(warnings.filters), [*warnings.filters]),
@@ -141,9 +142,9 @@ def take_print_of_state(state):
         memory = state.arrays.memory or {}
         arrays = [state.arrays.parameters, *(memory[name] for name in sorted(memory))]
     else:
-        arrays = [p.detach().numpy() for p in state.net.module_.parameters()]
+        arrays = [p.numpy(force=True) for p in state.net.module_.parameters()]
         arrays += [
-            value.numpy()
+            value.numpy(force=True)
             for values in state.net.optimizer_.state.values()
             for value in values.values()
             if torch.is_tensor(value)

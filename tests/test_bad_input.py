@@ -526,6 +526,30 @@ def test_what_is_no_number_is_refused_by_name(name, value):
             "'hidden_layer_sizes' parameter .*must",
         ),
         ({"dropout": (0.1, np.timedelta64(0, "D"))}, "'dropout' parameter .*must be a number"),
+        (
+            {"hidden_layer_sizes": np.array([3], "m8[D]")},
+            r"hidden_layer_sizes must be an int .* Got array\(\[3\], dtype='timedelta64",
+        ),
+        (
+            {"dropout": np.array([0], "m8[D]")},
+            r"dropout must be .* Got array\(\[0\], dtype='timede",
+        ),
+        (
+            {"optimizer_params": {"foreach": pd.Series([1, 2])}},
+            r"optimizer_params\['foreach'\] must be a number",
+        ),
+        (
+            {"optimizer": "sgd", "optimizer_params": {"dampening": torch.tensor([0.1, 0.2])}},
+            r"optimizer_params\['dampening'\] must be a number",
+        ),
+        (
+            {"optimizer_params": {"foreach": pd.NA}},
+            "foreach must be True, False or None, not <",
+        ),
+        (
+            {"optimizer_params": {"fused": set()}},
+            "fused must be True, False or None, not set",
+        ),
         ({"optimizer_params": {"betas": (0.9, 1.5)}}, "optimizer_params do not suit Adam"),
         ({"optimizer_params": {"eps": "1"}}, "optimizer_params do not suit Adam"),
         ({"hidden_layer_sizes": 10**12}, "hidden_layer_sizes=10000.* asks for .* 7.2e.13 bytes"),

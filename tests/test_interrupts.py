@@ -113,7 +113,7 @@ def read_lent(clf):
 
 
 def read_weights(clf):
-    return [p.detach().numpy().copy() for p in clf.module_.parameters()]
+    return [p.numpy(force=True).copy() for p in clf.module_.parameters()]
 
 
 def check_parameters(clf):

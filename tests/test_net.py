@@ -2,6 +2,7 @@
 
 import pickle
 import signal
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from skdisk._network.mlp import MLP
 from skdisk._network.surroundings import ROWS_AT_ONCE
 from skdisk._training.batches import TensorBatches
 from skdisk._training.net import DiskNet
+from skdisk._training.state import load_optimizer, note
 
 
 @pytest.mark.parametrize(
@@ -410,6 +412,46 @@ def test_training_on_cuda_gives_the_weights_of_the_cpu(make_clf, disk):
     np.testing.assert_allclose(cpu.predict_proba(X), cuda.predict_proba(X), atol=1e-4)
     loaded = pickle.loads(pickle.dumps(cuda))
     np.testing.assert_array_equal(loaded.predict_proba(X), cuda.predict_proba(X))
+
+
+@needs_cuda
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_a_training_goes_on_on_another_device(make_clf, disk, optimizer):
+    cpu, moving = (make_clf(optimizer=optimizer, max_epochs=1, lr="auto") for _ in range(2))
+    for device in ("cpu", "cuda", "cpu"):
+        cpu.partial_fit(*disk, [0, 1])
+        moving.set_params(device=device).partial_fit(*disk, [0, 1])
+        assert next(moving.module_.parameters()).device.type == device
+        np.testing.assert_allclose(
+            cpu.predict_proba(disk[0]), moving.predict_proba(disk[0]), atol=0.01
+        )
+
+
+def list_devices(values):
+    """List where the tensors are that an optimiser remembers of a parameter."""
+    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    return [value.device.type for value in chain(*lists) if torch.is_tensor(value)]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [("adam", {}), ("adam", {"capturable": True}), ("lbfgs", {})],
+    ids=str,
+)
+def test_what_an_optimiser_remembers_follows_the_parameters(make_clf, disk, optimizer, settings):
+    clf = make_clf(optimizer=optimizer, lr="auto", fused=False).partial_fit(*disk, [0, 1])
+    parameters = [torch.empty_like(p, device="meta") for p in clf.module_.parameters()]
+    own = clf.net_.optimizer_
+    moved = type(own)(parameters, **settings)
+    load_optimizer(moved, parameters, note(clf._state))
+    for theirs, values in zip(own.state.values(), moved.state.values(), strict=True):
+        # torch keeps the number of steps on the CPU, unless it is asked for otherwise.
+        has_steps = "step" in theirs and not settings
+        devices = list_devices(theirs)
+        assert devices == ["cpu"] * len(devices)
+        assert sorted(list_devices(values)) == ["cpu"] * has_steps + ["meta"] * (
+            len(devices) - has_steps
+        )
 
 
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (3,), (64, 64), (17, 5)], ids=str)

@@ -138,6 +138,7 @@ def test_hidden_activations_take_what_fit_takes(make_clf, disk):
         ((5, 4), 1.0, "layer must be an int. Got 1.0"),
         ((5, 4), True, "layer must be an int. Got True"),
         ((5, 4), "last", "layer must be an int. Got 'last'"),
+        ((5, 4), np.timedelta64(1, "D"), "layer must be a number. Got np.timedelta64"),
         ((), -1, r"this network has none: hidden_layer_sizes=\(\)"),
     ],
     ids=str,

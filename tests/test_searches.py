@@ -48,7 +48,7 @@ def way(request):
 
 def read_weights(clf, X=None, y=None):
     """Read all weights; as a scorer, which tells them wherever the network was trained."""
-    weights = np.concatenate([p.detach().numpy().ravel() for p in clf.module_.parameters()])
+    weights = np.concatenate([p.numpy(force=True).ravel() for p in clf.module_.parameters()])
     return {f"{number:03}": float(weight) for number, weight in enumerate(weights)}
 
 

@@ -67,7 +67,7 @@ READS = {
 
 
 def read_module(module):
-    return [p.detach().numpy().tobytes() for p in module.parameters()]
+    return [p.numpy(force=True).tobytes() for p in module.parameters()]
 
 
 def read_training(clf):

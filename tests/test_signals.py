@@ -182,7 +182,7 @@ WAYS = {
 
 def read_training(clf):
     """Read all that a training leaves, but for how long it took."""
-    weights = [p.detach().numpy().tobytes() for p in clf.module_.parameters()]
+    weights = [p.numpy(force=True).tobytes() for p in clf.module_.parameters()]
     return weights, clf.history_.drop(columns="seconds").to_csv()
 
 

@@ -57,7 +57,7 @@ def make_rng(random_state):
 
 def check_argument(name, value):
     """Do the same for what is in a dict: a number, a sequence of numbers, or anything else."""
-    if isinstance(value, np.ndarray):
+    if getattr(value, "ndim", 0) or isinstance(value, np.ndarray):
         raise ValueError(f"{name} must be a number. Got {value!r}.")
     if isinstance(value, (tuple, list)):
         return type(value)(check_argument(f"{name}[{i}]", item) for i, item in enumerate(value))
@@ -128,6 +128,7 @@ def check_layer(layer, sizes):
             "hidden_activations needs a hidden layer, and this network has none: "
             "hidden_layer_sizes=()."
         )
+    _refuse_duration("layer", layer)
     if isinstance(layer, bool) or not isinstance(layer, Integral):
         raise TypeError(f"layer must be an int. Got {layer!r}.")
     if not -len(sizes) <= layer < len(sizes):

@@ -282,24 +282,28 @@ def set_back(state, noted):
 
 def load_optimizer(optimizer, parameters, noted):
     """Set what an optimiser remembers; the notes may be of another device."""
+    # So torch keeps the numbers of steps.
+    has_steps_there = any(optimizer.defaults.get(name) for name in ("fused", "capturable"))
     for p, values in zip(parameters, noted.optimizer, strict=True):
         optimizer.state.pop(p, None)
         if values is not None:
-            optimizer.state[p] = {
-                # torch keeps the number of steps on the CPU.
-                name: value.to(p.device) if torch.is_tensor(value) and name != "step" else value
-                for name, value in _copy_values(values).items()
-            }
+            optimizer.state[p] = _copy_values(values, p.device)
+            if "step" in values and not has_steps_there:
+                optimizer.state[p]["step"] = _copy(values["step"], "cpu")
     for group, values in zip(optimizer.param_groups, noted.groups, strict=True):
         group.update(values, params=group["params"])
 
 
-def _copy_values(values):
-    """Copy what an optimiser remembers of a parameter."""
-    return values and {
-        name: value.clone() if torch.is_tensor(value) else copy.deepcopy(value)
-        for name, value in values.items()
-    }
+def _copy_values(values, device=None):
+    """Copy what an optimiser remembers of a parameter, to another device if one is given."""
+    return values and {name: _copy(value, device) for name, value in values.items()}
+
+
+def _copy(value, device):
+    if isinstance(value, list):
+        # L-BFGS remembers several steps.
+        return [_copy(item, device) for item in value]
+    return value.to(device, copy=True) if torch.is_tensor(value) else copy.deepcopy(value)
 
 
 def read_arrays(state, names):
