@@ -531,8 +531,8 @@ def test_what_is_no_number_is_refused_by_name(name, value):
             r"hidden_layer_sizes must be an int .* Got array\(\[3\], dtype='timedelta64",
         ),
         (
-            {"dropout": np.array([0], "m8[D]")},
-            r"dropout must be .* Got array\(\[0\], dtype='timede",
+            {"hidden_layer_sizes": 3, "dropout": np.array([0], "m8[D]")},
+            r"dropout must be .* Got array\(\[0\], dtype='timedelta64",
         ),
         (
             {"optimizer_params": {"foreach": pd.Series([1, 2])}},
