@@ -145,7 +145,8 @@ def check_labels(y, X, name="y"):
     labels = _as_labels(y, name)
     check_consistent_length(X, labels)
     assert_all_finite(labels, input_name=name)
-    return labels if _has_columns(labels) else column_or_1d(labels, input_name=name, warn=True)
+    is_column = labels.shape[1:] == (1,)
+    return column_or_1d(labels, input_name=name, warn=True) if is_column else labels
 
 
 def _has_columns(values):
@@ -351,7 +352,7 @@ def compute_accuracy(y, predicted, weights):
     """
     y = _as_labels(y, "y")
     if not _has_columns(y):
-        y = column_or_1d(y)
+        y = y.ravel()
     check_consistent_length(y, predicted)
     check_kind(y, predicted.ndim == 2, "y", "that of the fit had")
     if y.ndim == 2:
