@@ -163,7 +163,7 @@ class Sequence:
         call = partial(train, self.clf, method, data, params)
         earlier = self.clf.get_params(deep=False)
         try:
-            Interrupter(moment).run(call)
+            self.n_interrupted += Interrupter(moment).run(call)
         except ValueError as error:
             if OTHER_NETWORK not in str(error):
                 raise
@@ -172,13 +172,11 @@ class Sequence:
             # The interrupt may have come before or after the method.
             self.clf.set_params(**earlier)
         if vars(self.clf).get("_state") is before:
-            self.n_interrupted += 1
             return
         resumed = method == "partial_fit" or self.clf.warm_start
-        n_epochs = self.clf.n_iter_ - n_before * resumed
-        self.n_interrupted += n_epochs < (4 if method == "fit" else 1)
-        if n_epochs:
-            self.keep(train, method, data, tuple((params | {"max_epochs": n_epochs}).items()))
+        # A training that diverged at once has no epochs, and will diverge again.
+        n_epochs = self.clf.n_iter_ - n_before * resumed or params["max_epochs"]
+        self.keep(train, method, data, tuple((params | {"max_epochs": n_epochs}).items()))
 
     def clone(self):
         self.clf = clone(self.clf)
