@@ -473,6 +473,22 @@ def test_activations_are_right_to_few_units_in_the_last_place(activation, instru
     np.testing.assert_allclose(values, expected, rtol=1e-5 if activation == "gelu" else 4e-7)
 
 
+@pytest.mark.parametrize("instruction_set", SETS)
+@pytest.mark.parametrize("activation", sorted({*ACTIVATIONS} - {"identity", "leaky_relu"}))
+def test_large_features_do_not_move_a_saturated_unit(activation, instruction_set):
+    """A slope of 6e-39 would give a gradient of 6e-9, which Adam divides by its size."""
+    network, how = Network((1, 1, 2), activation), Settings(batch_size=1, optimizer="adam")
+    state = make_state(network, how, np.float32([1, 0, 0.5, -0.5, 0, 0]))
+    data = Data(np.float32([[-1e30], [-1e6], [-200]]), np.array([0, 1, 0]), None, None)
+    rates = np.full(9, 0.01)
+    kernel.train(
+        network, how, state, data, make_orders(3, 9), rates, instruction_set=instruction_set
+    )
+    weight, bias, *_, last = state.parameters
+    assert (weight, bias) == (1, 0)
+    assert last != 0
+
+
 @both_outputs
 @pytest.mark.parametrize("instruction_set", SETS)
 def test_probabilities_of_float32_scores_are_exact_in_float64(instruction_set, output):
