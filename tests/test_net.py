@@ -435,7 +435,7 @@ def list_devices(values):
 
 @pytest.mark.parametrize(
     ("optimizer", "settings"),
-    [("adam", {}), ("adam", {"capturable": True}), ("lbfgs", {})],
+    [("adam", {}), ("adam", {"fused": True}), ("lbfgs", {})],
     ids=str,
 )
 def test_what_an_optimiser_remembers_follows_the_parameters(make_clf, disk, optimizer, settings):

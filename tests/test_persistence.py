@@ -1023,6 +1023,18 @@ def test_wrong_content_is_refused_in_words(make_clf, disk, path, place, value, m
         MLPDiskClassifier.load(path)
 
 
+def test_what_only_compiled_steps_refuse_is_refused_in_words(make_clf, disk, path):
+    params = {"optimizer": "adam", "optimizer_params": {"fused": True}}
+    make_clf(**params, fused=False).fit(*disk).save(path)
+    assert MLPDiskClassifier.load(path).net_.optimizer_.defaults["fused"] is True
+    rewrite(
+        path,
+        lambda metadata, description: set_at(description, ["state", "groups", 0, "maximize"], 2.0),
+    )
+    with pytest.raises(ValueError, match=f"{path} is marked .* invalid combination of arguments"):
+        MLPDiskClassifier.load(path)
+
+
 def shorten_buffer(memory, settings):
     memory["al"] = memory["al"][:1]
 

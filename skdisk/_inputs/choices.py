@@ -33,8 +33,6 @@ PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.5, 3
 LARGE = 1e30
 # What other optimisers ignore, even those that have an argument of that name.
 OF_SGD = ("momentum", "nesterov")
-# How torch computes a step: on all parameters at once, or in one kernel of its own.
-WAYS = ("foreach", "fused")
 
 
 def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
@@ -104,8 +102,6 @@ def _try_steps(cls, arguments, known):
             is_number = isinstance(value, Real | torch.Tensor)
             if isinstance(known[name].default, Real) and not is_number:
                 raise TypeError(f"{name} must be a number, not {value!r}")
-            if name in WAYS and not (value is None or isinstance(value, bool)):
-                raise TypeError(f"{name} must be True, False or None, not {value!r}")
         if issubclass(cls, torch.optim.LBFGS):
             [group] = optimizer.param_groups
             check_history_size(group["history_size"])
@@ -122,8 +118,6 @@ def _try_steps(cls, arguments, known):
 def make_short_step(optimizer):
     """Make a step with gradients of one, in which the optimiser looks at all of its settings."""
     [group] = optimizer.param_groups
-    # The step that compares all shapes.
-    group.update({name: False for name in WAYS if name in group})
     if isinstance(optimizer, torch.optim.LBFGS):
         # Not so short that it ends before it uses what it remembers.
         limits = {"max_iter": 2, "max_eval": 2, "tolerance_grad": 0.0}

@@ -303,13 +303,16 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
             _check_steps((values or {}).get("step", 0), what)
         load_optimizer(optimizer, parameters, noted)
     [group] = optimizer.param_groups
-    # torch's own checks are in the constructor only. Schedulers of torch begin at initial_lr.
-    for lr in (group["lr"], group.get("initial_lr", group["lr"])):
-        options = {name: group[name] for name in known if name != "params"} | {"lr": lr}
-        cls([torch.zeros(1, device=device)], **options)
     if issubclass(cls, torch.optim.LBFGS):
         n_weights = sum(p.numel() for p in parameters)
         _check_lbfgs(optimizer.state.get(parameters[0], {}), group["history_size"], n_weights)
+    # torch's own checks are in the constructor, and in compiled steps, which take fewer types.
+    # Schedulers of torch begin at initial_lr.
+    for lr in (group["lr"], group.get("initial_lr", group["lr"])):
+        options = {name: group[name] for name in known if name != "params"} | {"lr": lr}
+        make_short_step(cls([torch.zeros(1, requires_grad=True)], **options))
+    # The step that compares all shapes.
+    group.update({name: False for name in ("foreach", "fused") if name in group})
     make_short_step(optimizer)
 
 

@@ -282,13 +282,12 @@ def set_back(state, noted):
 
 def load_optimizer(optimizer, parameters, noted):
     """Set what an optimiser remembers; the notes may be of another device."""
-    # So torch keeps the numbers of steps.
-    has_steps_there = any(optimizer.defaults.get(name) for name in ("fused", "capturable"))
     for p, values in zip(parameters, noted.optimizer, strict=True):
         optimizer.state.pop(p, None)
         if values is not None:
             optimizer.state[p] = _copy_values(values, p.device)
-            if "step" in values and not has_steps_there:
+            if "step" in values and not optimizer.defaults.get("fused"):
+                # torch keeps the number of steps on the CPU.
                 optimizer.state[p]["step"] = _copy(values["step"], "cpu")
     for group, values in zip(optimizer.param_groups, noted.groups, strict=True):
         group.update(values, params=group["params"])
