@@ -543,6 +543,14 @@ def test_what_is_no_number_is_refused_by_name(name, value):
             r"optimizer_params\['dampening'\] must be a number",
         ),
         ({"optimizer_params": {"foreach": pd.NA}}, "do not suit Adam, .* of NA is ambiguous"),
+        (
+            {"optimizer_params": {"foreach": {"a"}}},
+            "foreach must be True, False or None, not {'a'}",
+        ),
+        (
+            {"optimizer_params": {"fused": set()}},
+            r"fused must be True, False or None, not set\(\)",
+        ),
         ({"optimizer_params": {"fused": True, "amsgrad": 1}}, "do not suit Adam, .* invalid comb"),
         ({"optimizer_params": {"betas": (0.9, 1.5)}}, "optimizer_params do not suit Adam"),
         ({"optimizer_params": {"eps": "1"}}, "optimizer_params do not suit Adam"),

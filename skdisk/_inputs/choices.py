@@ -102,6 +102,8 @@ def _try_steps(cls, arguments, known):
             is_number = isinstance(value, Real | torch.Tensor)
             if isinstance(known[name].default, Real) and not is_number:
                 raise TypeError(f"{name} must be a number, not {value!r}")
+            if name in ("foreach", "fused") and value not in (None, True, False):
+                raise TypeError(f"{name} must be True, False or None, not {value!r}")
         if issubclass(cls, torch.optim.LBFGS):
             [group] = optimizer.param_groups
             check_history_size(group["history_size"])
