@@ -417,13 +417,17 @@ def test_training_on_cuda_gives_the_weights_of_the_cpu(make_clf, disk):
 @needs_cuda
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_a_training_goes_on_on_another_device(make_clf, disk, optimizer):
-    cpu, moving = (make_clf(optimizer=optimizer, max_epochs=1, lr="auto") for _ in range(2))
+    cpu, moving = (make_clf(optimizer=optimizer, lr="auto") for _ in range(2))
     for device in ("cpu", "cuda", "cpu"):
         cpu.partial_fit(*disk, [0, 1])
         moving.set_params(device=device).partial_fit(*disk, [0, 1])
         assert next(moving.module_.parameters()).device.type == device
+    if optimizer == "lbfgs":
+        # Its line search makes much of the last bits, and no loss larger.
+        assert (np.diff(moving.loss_curve_) < 0).all()
+    else:
         np.testing.assert_allclose(
-            cpu.predict_proba(disk[0]), moving.predict_proba(disk[0]), atol=0.01
+            cpu.predict_proba(disk[0]), moving.predict_proba(disk[0]), atol=1e-4
         )
 
 

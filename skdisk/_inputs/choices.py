@@ -33,6 +33,8 @@ PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.5, 3
 LARGE = 1e30
 # What other optimisers ignore, even those that have an argument of that name.
 OF_SGD = ("momentum", "nesterov")
+# How torch computes a step: for all parameters at once, or compiled as a whole.
+WAYS = ("foreach", "fused")
 
 
 def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
@@ -102,7 +104,7 @@ def _try_steps(cls, arguments, known):
             is_number = isinstance(value, Real | torch.Tensor)
             if isinstance(known[name].default, Real) and not is_number:
                 raise TypeError(f"{name} must be a number, not {value!r}")
-            if name in ("foreach", "fused") and value not in (None, True, False):
+            if name in WAYS and value not in (None, True, False):
                 raise TypeError(f"{name} must be True, False or None, not {value!r}")
         if issubclass(cls, torch.optim.LBFGS):
             [group] = optimizer.param_groups

@@ -20,7 +20,7 @@ from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes, list_shapes
 from .._training.optimizers import find_optimizer, read_signature
 from .._training.state import load_optimizer
-from .choices import check_history_size, make_short_step, resolve_device
+from .choices import WAYS, check_history_size, make_short_step, resolve_device
 from .parameters import LARGEST, expect
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
@@ -312,7 +312,7 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
         options = {name: group[name] for name in known if name != "params"} | {"lr": lr}
         make_short_step(cls([torch.zeros(1, requires_grad=True)], **options))
     # The step that compares all shapes.
-    group.update({name: False for name in ("foreach", "fused") if name in group})
+    group.update({name: False for name in WAYS if name in group})
     make_short_step(optimizer)
 
 

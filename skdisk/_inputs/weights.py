@@ -5,12 +5,12 @@ is as if all were 1. `y` has positions of classes.
 """
 
 import sys
-from numbers import Real
 
 import numpy as np
 import torch
 
 from .._compat import check_sample_weight as check_values
+from .._network.mlp import is_number
 from .._network.noise import hash_rows, mix
 from .arrays import as_array, find_fault, locate_labels
 from .parameters import write_value
@@ -46,10 +46,9 @@ def check_class_weight(class_weight):
     if not isinstance(class_weight, dict):
         return
     for label, weight in class_weight.items():
-        is_real = isinstance(weight, Real) and not isinstance(weight, np.timedelta64)
         # Beside a float of NumPy, the largest float of Python is rounded to infinity.
         value = float(weight) if isinstance(weight, np.floating) else weight
-        if not (is_real and 0 <= value <= sys.float_info.max):
+        if not (is_number(weight) and 0 <= value <= sys.float_info.max):
             raise ValueError(
                 "The weights in class_weight must be finite numbers of at least 0. Got "
                 f"{write_value(weight)} for the class {label!r}."

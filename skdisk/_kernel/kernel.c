@@ -724,7 +724,7 @@ INLINE Floats hyperbolic_tangent(Floats x) {
     return (Floats)((Words)(e / (e + 2.0f)) | sign);
 }
 
-/* 0 where e^-x ends growing: 6e-39 times a feature of 1e30 would be a gradient. */
+/* 0 where `exponential` grows no more: 6e-39 times a feature of 1e30 would be a gradient. */
 INLINE Floats sigmoid(Floats x) {
     return choose(x < -88.0f, fill(0), 1.0f / (1.0f + exponential(-x)));
 }

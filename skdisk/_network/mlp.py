@@ -42,16 +42,16 @@ def _is_sequence(value):
     return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
 
 
-def _are_numbers(values, kind):
-    # NumPy takes a duration for an int.
-    return all(isinstance(v, kind) and not isinstance(v, np.timedelta64) for v in values)
+def is_number(value, kind=Real):
+    """Tell whether a value is a number, and no duration, which NumPy takes for an int."""
+    return isinstance(value, kind) and not isinstance(value, np.timedelta64)
 
 
 def as_sizes(hidden_layer_sizes):
     """Check numbers of hidden units, and make them a tuple of ints."""
     is_sequence = _is_sequence(hidden_layer_sizes)
     sizes = tuple(hidden_layer_sizes) if is_sequence else (hidden_layer_sizes,)
-    if not (_are_numbers(sizes, Integral) and all(size > 0 for size in sizes)):
+    if not all(is_number(size, Integral) and size > 0 for size in sizes):
         raise ValueError(
             "hidden_layer_sizes must be an int of at least 1 or a sequence of such ints, one per "
             f"hidden layer. Got {hidden_layer_sizes!r} instead."
@@ -63,8 +63,7 @@ def as_probabilities(dropout, n_layers):
     """Check probabilities of dropout, and make them a tuple of floats, one a hidden layer."""
     if not _is_sequence(dropout):
         dropout = (dropout,) * n_layers
-    are_numbers = len(dropout) == n_layers and _are_numbers(dropout, Real)
-    if not (are_numbers and all(0 <= p < 1 for p in dropout)):
+    if len(dropout) != n_layers or not all(is_number(p) and 0 <= p < 1 for p in dropout):
         raise ValueError(
             "dropout must be a probability of at least 0 and below 1, or a sequence of such, one "
             f"for each of the {n_layers} hidden layers. Got {dropout!r} instead."

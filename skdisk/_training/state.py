@@ -263,7 +263,7 @@ def note(state):
     if state.net is not None:
         arrays, parameters, made = None, state.copy_weights(), state.net.optimizer_
         # That of its `state_dict`, without what that costs at every epoch.
-        optimizer = [_copy_values(made.state.get(p)) for p in state.net.module_.parameters()]
+        optimizer = [_copy(made.state.get(p)) for p in state.net.module_.parameters()]
         groups = [{**group, "params": None} for group in made.param_groups]
     generator = state.generator.get_state()
     return Note(arrays, parameters, optimizer, groups, generator, len(state.history))
@@ -285,20 +285,18 @@ def load_optimizer(optimizer, parameters, noted):
     for p, values in zip(parameters, noted.optimizer, strict=True):
         optimizer.state.pop(p, None)
         if values is not None:
-            optimizer.state[p] = _copy_values(values, p.device)
-            if "step" in values and not optimizer.defaults.get("fused"):
+            own = optimizer.state[p] = _copy(values, p.device)
+            if "step" in own and not optimizer.defaults.get("fused"):
                 # torch keeps the number of steps on the CPU.
-                optimizer.state[p]["step"] = _copy(values["step"], "cpu")
+                own["step"] = _copy(values["step"], "cpu")
     for group, values in zip(optimizer.param_groups, noted.groups, strict=True):
         group.update(values, params=group["params"])
 
 
-def _copy_values(values, device=None):
-    """Copy what an optimiser remembers of a parameter, to another device if one is given."""
-    return values and {name: _copy(value, device) for name, value in values.items()}
-
-
-def _copy(value, device):
+def _copy(value, device=None):
+    """Copy what an optimiser remembers, to another device if one is given."""
+    if isinstance(value, dict):
+        return {name: _copy(item, device) for name, item in value.items()}
     if isinstance(value, list):
         # L-BFGS remembers several steps.
         return [_copy(item, device) for item in value]
