@@ -790,11 +790,11 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
 
     def _count_epochs(self, n_rows):
         if self.max_epochs != "auto":
-            return as_number(self.max_epochs)
+            return int(self.max_epochs)
         cls, _ = self._resolve_optimizer()
         if cls is FullBatchLBFGS:
             return AUTO_EPOCHS_LBFGS
-        n_steps = math.ceil(n_rows / as_number(self.batch_size))
+        n_steps = math.ceil(n_rows / int(self.batch_size))
         return max(AUTO_EPOCHS, math.ceil(AUTO_STEPS / n_steps))
 
     @with_callbacks

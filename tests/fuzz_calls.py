@@ -32,6 +32,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import torch
 import tqdm
 from fuzz_parameters import (
@@ -121,7 +122,8 @@ def take_print(value):
         return repr((value.shape, [*value.columns], [*value.index], columns))
     if isinstance(value, pd.Series | pd.Index):
         return repr((value.dtype, value.tolist()))
-    if isinstance(value, np.ndarray | list | tuple | dict):
+    # Polars ends a process that prints a date of a year it does not know.
+    if isinstance(value, np.ndarray | list | tuple | dict | pl.DataFrame | pl.Series):
         with contextlib.suppress(Exception):
             return pickle.dumps(value)
     return repr(value)

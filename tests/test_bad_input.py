@@ -5,6 +5,7 @@ import warnings
 from collections import deque
 from decimal import Decimal
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -576,8 +577,9 @@ def test_numbers_inside_of_parameters_are_checked_too(check_refusal, params, mat
     ids=repr,
 )
 def test_a_number_of_any_type_is_the_same_number(names, value, same):
-    for name in names:
-        params = {"optimizer": "sgd", "lr": 0.1, "max_epochs": 2, "early_stopping": True}
+    params = {"optimizer": "sgd", "lr": 0.1, "max_epochs": 2, "batch_size": 8}
+    for name, early_stopping in product(names, (True, False)):
+        params["early_stopping"] = early_stopping
         fits = []
         for number in (value, same):
             with warnings.catch_warnings():
