@@ -24,6 +24,7 @@ import torch
 from skorch.callbacks import Callback, LRScheduler
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
+from skdisk._inputs import file_format
 
 pytestmark = pytest.mark.usefixtures("end_process")
 
@@ -34,6 +35,8 @@ DELICATE = {
     "surroundings.py",
 }
 N_DELICATE, EVERY = 12, 1999
+OPEN_FILES = Path("/proc/self/fd")
+ERRORS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
 # Where torch sets its modes.
 MODES = {"grad_mode.py", "optimizer.py", "_contextlib.py"}
 
@@ -55,16 +58,14 @@ class Interrupter:
         code = frame.f_code
         self.moments.append((Path(code.co_filename).name, code.co_name, frame.f_lineno, event))
 
-    def run(self, call):
-        """Run the call; tell whether it was interrupted."""
+    def run(self, call, errors=None):
+        """Run the call; tell whether it was interrupted. A list, if given, keeps the exception."""
         sys.setprofile(self)
         try:
             call()
-        except KeyboardInterrupt:
-            assert self.number == signal.SIGINT
-            return True
-        except SystemExit:
-            assert self.number == signal.SIGTERM
+        except ERRORS[self.number] as error:
+            if errors is not None:
+                errors.append(error)
             return True
         finally:
             sys.setprofile(None)
@@ -101,6 +102,10 @@ def read_surroundings():
         (X.tobytes(), Y.tobytes()),
         (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)),
     )
+
+
+def list_open_files():
+    return [link.readlink() for link in OPEN_FILES.iterdir() if link.is_symlink()]
 
 
 def read_lent(clf):
@@ -297,6 +302,23 @@ CALLS = {
 }
 
 
+@pytest.mark.skipif(not OPEN_FILES.exists(), reason="looks for open files where Linux lists them")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupted_save_leaves_no_file_open(tmp_path):
+    write = partial(file_format.replace_file, tmp_path / "model", b"text")
+    left_over = tmp_path / f".skdisk-{'0' * 32}"
+    left_over.touch()
+    noted = Interrupter()
+    noted.run(write)
+    before = list_open_files()
+    for moment in range(len(noted.moments)):
+        left_over.touch()
+        # An exception holds on to all that the call had.
+        errors = []
+        Interrupter(moment).run(write, errors)
+        assert list_open_files() == before, noted.moments[moment]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_that_change_modes_of_torch_leave_them_where_they_are_interrupted(name):
@@ -390,6 +412,20 @@ def test_ctrl_c_is_raised_though_something_else_has_caught_it(fused, make, hook,
     with pytest.raises(KeyboardInterrupt):
         clf.fit(X, Y)
     assert getattr(clf, "n_iter_", 0) == n_epochs
+
+
+def test_what_was_interrupted_while_it_was_printed_is_saved_as_it_is(tmp_path):
+    clf = make_clf(random_state=0, fused=False).fit(X, Y)
+
+    def show():
+        return repr(clf.net_.classes)
+
+    noted = Interrupter()
+    noted.run(show)
+    interrupters = [Interrupter(moment) for moment in range(len(noted.moments))]
+    assert sum(interrupter.run(show) for interrupter in interrupters) > 0
+    # A warning would be an error.
+    clf.save(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

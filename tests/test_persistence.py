@@ -427,6 +427,14 @@ def test_what_would_come_back_changed_is_refused_before_it_is_saved(
     assert list(path.parent.iterdir()) == []
 
 
+def test_one_changed_number_of_a_long_array_is_named(make_clf, path):
+    y = np.tile(np.arange(1200), 2)
+    clf = make_clf(max_epochs=1, fused=False).fit(y[:, np.newaxis] / 1200, y)
+    clf.net_.classes[600] = 0
+    with pytest.warns(UserWarning, match="cannot hold all .*: classes of net_ as fit makes it"):
+        clf.save(path)
+
+
 def test_what_callbacks_recorded_is_kept_or_named(make_clf, disk, path):
     class Recorder(Callback):
         def on_epoch_end(self, net, **kwargs):

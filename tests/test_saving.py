@@ -229,12 +229,12 @@ def test_a_file_that_another_save_took_for_left_over_is_written_anew(clf, path, 
     assert list_names(path) == [path.name]
 
 
-def test_what_cannot_be_removed_does_not_stop_a_save(clf, path):
-    folder = path.with_name(f".skdisk-{'a' * 32}")
+def test_what_is_no_file_but_named_as_one_left_over_stays(clf, path):
+    folder, pipe = (path.with_name(f".skdisk-{letter * 32}") for letter in "ab")
     folder.mkdir()
-    os.mkfifo(path.with_name(f".skdisk-{'b' * 32}"))
+    os.mkfifo(pipe)
     clf.save(path)
-    assert list_names(path) == [folder.name, path.name]
+    assert list_names(path) == [folder.name, pipe.name, path.name]
 
 
 SAVE_AND_BE_KILLED = """

@@ -174,7 +174,7 @@ def replace_file(path, data):
         # Before it has the group of the earlier one, nobody but its owner may read the new file.
         earlier, mode = path.stat(), 0o600
     _remove_left_over(path.parent)
-    temporary = _name_beside(path)
+    temporary, file = _name_beside(path), None
     # Removed twice: an interrupt may end the first one.
     try:
         try:
@@ -199,6 +199,9 @@ def replace_file(path, data):
         finally:
             _remove(temporary)
     finally:
+        # An interrupt may have come before the block that closes the file.
+        if file is not None:
+            file.close()
         _remove(temporary)
 
 
@@ -241,10 +244,9 @@ def _remove_left_over(folder):
     # Whatever cannot be listed, locked or removed stays.
     with suppress(OSError):
         for name in filter(TEMPORARY.fullmatch, os.listdir(folder)):
-            with suppress(OSError):
-                descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(folder / name)
-                finally:
-                    os.close(descriptor)
+            path = folder / name
+            # A pipe would wait for who writes into it.
+            if path.is_file():
+                with suppress(OSError), path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()

@@ -62,6 +62,10 @@ def _look(value):
     if isinstance(value, torch.optim.Optimizer):
         hooks = {name: hook for name, hook in vars(value).items() if "_hooks" in name}
         return repr((type(value), hooks, len(value.param_groups)))
+    if isinstance(value, np.ndarray):
+        # NumPy prints a large array in part; one whose printing was interrupted it takes, from
+        # then on, for a part of itself, and prints as "...".
+        return repr((value.dtype, value.tolist()))
     return repr(value)
 
 
