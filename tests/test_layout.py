@@ -132,17 +132,21 @@ def test_who_needs_no_torch_does_not_wait_for_it(program, unwanted):
 
 
 @pytest.mark.needs_kernel
-def test_a_first_fit_does_not_wait_for_what_it_does_not_use():
+def test_first_calls_do_not_wait_for_what_they_do_not_use(tmp_path):
     program = """
-import sys
+import pickle, sys
 from skdisk import MLPDiskClassifier, make_disk
 X, y = make_disk(100)
 clf = MLPDiskClassifier(max_epochs=2).fit(X, y)
 clf.partial_fit(X, y).score(X, y)
 clf.to_torch()
+clf.save(sys.argv[1])
+MLPDiskClassifier.load(sys.argv[1]).partial_fit(X, y)
+pickle.loads(pickle.dumps(clf)).predict(X)
 print(clf.fused_, [name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    command = [sys.executable, "-c", program, tmp_path / "model.safetensors"]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout == "True []\n", result.stderr
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from torch.nn.functional import nll_loss
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
 from skdisk import MLPDiskClassifier, make_disk
-from skdisk._inputs.choices import OPTIMIZERS
+from skdisk._inputs.choices import OPTIMIZERS, takes_surely
 from skdisk._network.mlp import MLP
 from skdisk._network.noise import draw_bits, draw_mask, draw_unit_bits, hash_rows
 
@@ -291,6 +292,27 @@ def test_a_scheduler_of_skorch_may_be_the_schedule(make_clf, get_weights, disk, 
     assert clf.history_["lr"].tolist() == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
     expected = make_clf(callbacks=[scheduler], max_epochs=5).fit(*disk)
     assert all(map(np.array_equal, get_weights(clf), get_weights(expected)))
+
+
+# The parameters of the classifier that are arguments of an optimiser.
+OWN = ("lr", "weight_decay", "momentum", "nesterov")
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_what_an_optimiser_takes_surely_torch_takes(name):
+    cls = OPTIMIZERS[name]
+    parameter = torch.zeros(2, requires_grad=True)
+    parameter.grad = torch.ones(2)
+    names = inspect.signature(cls).parameters.keys() & OWN
+    numbers, n_sure = [-1, 0, 1e-30, 0.5, 1, 1e30, 1e39, np.nan, None, "1"], 0
+    for lr, decay, momentum in product(numbers, numbers, numbers):
+        own = dict(zip(OWN, (lr, decay, momentum, True), strict=True))
+        arguments = {name: own[name] for name in names}
+        if takes_surely(cls, arguments):
+            n_sure += 1
+            cls([parameter], **arguments).step(lambda: torch.tensor(1.0))
+    assert n_sure > 0
+    assert not takes_surely(cls, {"lr": 0.1, "eps": 0.1})
 
 
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"lbfgs"}))

@@ -70,10 +70,27 @@ def resolve_optimizer(optimizer, own, optimizer_params, n_rows=None):
                 f"{cls.__name__} has no argument {name!r}, which is {value!r}: leave it out. It "
                 f"has: {', '.join(name for name in known if name != 'params')}."
             )
-    is_large = any(isinstance(v, float) and v > LARGE for v in arguments.values())
-    if given or is_large or cls not in OPTIMIZERS.values():
+    if not takes_surely(cls, arguments):
         _try_steps(cls, arguments, known)
     return cls, arguments
+
+
+def takes_surely(cls, arguments):
+    """Tell whether arguments of an optimiser are such ordinary numbers that it needs no trial.
+
+    Where it is not made, a process that loads a file does not wait a second for torch to import
+    what optimisers need.
+    """
+    numbers = dict(arguments)
+    nesterov = numbers.pop("nesterov", False)
+    return (
+        cls in OPTIMIZERS.values()
+        and numbers.keys() <= {"lr", "weight_decay", "momentum"}
+        and all(type(value) in (int, float) and 0 <= value <= LARGE for value in numbers.values())
+        and numbers.get("lr", 0) > 0
+        and isinstance(nesterov, bool | np.bool_)
+        and (not nesterov or numbers.get("momentum", 0) > 0)
+    )
 
 
 def _resolve_own(cls, own, known, n_rows):

@@ -20,7 +20,7 @@ from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes, list_shapes
 from .._training.optimizers import find_optimizer, read_signature
 from .._training.state import load_optimizer
-from .choices import WAYS, check_history_size, make_short_step, resolve_device
+from .choices import WAYS, check_history_size, make_short_step, resolve_device, takes_surely
 from .parameters import LARGEST, expect
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
@@ -294,6 +294,8 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     known = read_signature(cls)
     check_names(arguments, ["lr"], known, f"the arguments of {cls.__name__}")
     _check_numbers(arguments, f"an argument of {cls.__name__}")
+    if noted is None and takes_surely(cls, arguments):
+        return
     parameters = [torch.zeros(shape, device=device, requires_grad=True) for shape in shapes]
     optimizer = cls(parameters, **arguments)
     if noted is not None:
