@@ -356,8 +356,10 @@ class Watch:
 @pytest.fixture(scope="session")
 def watch():
     """Watch loads, for which all has been imported by then."""
-    # To show the first tensor in an error, torch imports more of itself.
+    # To show the first tensor in an error, and to make the first optimiser, torch imports more of
+    # itself.
     repr(torch.zeros(1))
+    torch.optim.SGD([torch.zeros(1)], lr=1.0).step()
     return Watch()
 
 
