@@ -313,6 +313,8 @@ class Trial:
         self.path = Path(folder) / "clf.safetensors"
         self.wide.save(self.path)
         self.expected = self.predict()
+        # To make its first optimiser, torch imports modules: without memory Python fails there.
+        torch.optim.SGD([torch.zeros(1)], lr=1.0).step()
 
     def predict(self):
         return [clf.predict_proba(self.few[0]).tobytes() for clf in (self.clf, self.wide)]
