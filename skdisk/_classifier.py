@@ -37,6 +37,7 @@ from ._inputs.parameters import (
     as_number,
     check_memory,
     check_params,
+    leave_numpy_as_found,
     make_rng,
 )
 from ._inputs.rows import check_rows, check_rows_to_predict, warn_of_other_scale, warn_of_scales
@@ -633,6 +634,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         return make_sequential(module)
 
     @explain_want_of_memory
+    @leave_numpy_as_found
     def _predict(self, X, form):
         """Check rows, and compute what a form asks for."""
         state, rows = self._state, as_rows(check_rows_to_predict(self, X))

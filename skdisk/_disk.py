@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 
 from ._compat import Interval
-from ._inputs.parameters import Lent, RandomState, check_memory, check_params, make_rng
+from ._inputs.parameters import (
+    Lent,
+    RandomState,
+    check_memory,
+    check_params,
+    leave_numpy_as_found,
+    make_rng,
+)
 
 # With this radius the disk covers half of the square [-1, 1)^2, whose area is 4.
 _HALF_AREA_RADIUS = np.sqrt(2 / np.pi)
@@ -172,6 +179,7 @@ def make_disk(
     return X, y
 
 
+@leave_numpy_as_found
 def _draw(n_samples, radius, noise, flip_y, shuffle, random_state):
     counts = _check_counts(n_samples)
     check_memory("n_samples", n_samples, BYTES_PER_POINT * sum(counts))

@@ -27,6 +27,7 @@ from ._inputs.parameters import (
     Rows,
     check_memory,
     check_params,
+    leave_numpy_as_found,
     make_rng,
 )
 from ._network.prediction import average, average_scores, give_form, transform
@@ -87,6 +88,7 @@ def _list_candidates(search, n_candidates):
     ]
 
 
+@leave_numpy_as_found
 def _choose(candidates, cv, X, y, groups, n_members, n_jobs):
     """Choose among unfitted candidates; return positions, best first, with repetitions.
 
@@ -305,6 +307,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         with Lent(self.random_state):
             return self._fit(X, y, sample_weight)
 
+    @leave_numpy_as_found
     def _fit(self, X, y, sample_weight):
         rng = make_rng(self.random_state)
         seeds = rng.randint(np.iinfo(np.int32).max, size=int(self.n_members))
@@ -329,6 +332,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         member = self.estimators_[0]
         return (member.steps[-1][1] if isinstance(member, Pipeline) else member)._output
 
+    @leave_numpy_as_found
     def _predict(self, X, form):
         """Average the members' probabilities."""
         if self._output == "sigmoid":

@@ -16,7 +16,7 @@ from torch import nn
 
 from ._compat import VisualBlock
 from ._inputs.arrays import compute_accuracy
-from ._inputs.parameters import Labels, Rows, check_layer
+from ._inputs.parameters import Labels, Rows, check_layer, leave_numpy_as_found
 from ._inputs.rows import check_rows_to_predict
 from ._inputs.weights import check_sample_weight, scale_to_mean_one
 from ._network.mlp import flatten, get_parameters, has_hooks, split
@@ -110,6 +110,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self._predict(X, "log_proba")
 
+    @leave_numpy_as_found
     def decision_function(self, X: Rows) -> np.ndarray:
         """Compute the log-odds of each class: by how much it is more probable than all others.
 
@@ -132,6 +133,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         return compute_log_odds(self._predict(X, "log_proba"))
 
     @explain_want_of_memory
+    @leave_numpy_as_found
     def score(self, X: Rows, y: Labels, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy on data.
 

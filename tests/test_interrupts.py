@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, LRScheduler
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble, make_disk
@@ -338,6 +339,41 @@ def test_calls_that_change_modes_of_torch_leave_them_where_they_are_interrupted(
         with torch.enable_grad():
             clf, before = make(), read_surroundings()
             Interrupter(moment).run(partial(CALLS[name], clf))
+            assert read_surroundings() == before, recorder.moments[moment]
+
+
+# What NumPy does about overflows is changed for a while by itself, scikit-learn and skdisk.
+CALLS_OF_NUMPY = {
+    "make_disk": lambda clf, search: make_disk(5, random_state=0),
+    "predict": lambda clf, search: clf.predict(X),
+    "predict_proba": lambda clf, search: clf.predict_proba(X.tolist()),
+    "decision_function": lambda clf, search: clf.decision_function(X),
+    "score": lambda clf, search: clf.score(X, Y.tolist(), sample_weight=Y + 1),
+    "hidden_activations": lambda clf, search: clf.hidden_activations(X.tolist()),
+    "fit of an ensemble": lambda clf, search: MLPDiskEnsemble(clf, 1, random_state=0).fit(X, Y),
+    "from_search": lambda clf, search: MLPDiskEnsemble.from_search(search, X, Y, 1),
+    "predictions of an ensemble": lambda clf, search: search.predict(X),
+}
+
+
+@pytest.mark.parametrize("name", CALLS_OF_NUMPY)
+def test_what_numpy_does_about_overflows_is_as_before_where_a_call_is_interrupted(name):
+    clf = make_clf(max_epochs=1, random_state=0).fit(X, Y)
+    if name == "from_search":
+        search = GridSearchCV(clf, {"lr": [0.1]}, cv=2).fit(X, Y)
+    else:
+        search = MLPDiskEnsemble(clf, n_members=1, random_state=0).fit(X, Y)
+    call = partial(CALLS_OF_NUMPY[name], clf, search)
+    # Unlike all that is set by those who change it.
+    with np.errstate(all="print"):
+        # The first time, modules are imported.
+        call()
+        recorder, before = Interrupter(), read_surroundings()
+        recorder.run(call)
+        changing = [i for i, place in enumerate(recorder.moments) if "_ufunc_" in place[0]]
+        assert changing or name == "hidden_activations"
+        for moment in changing:
+            assert Interrupter(moment).run(call), recorder.moments[moment]
             assert read_surroundings() == before, recorder.moments[moment]
 
 

@@ -3,10 +3,13 @@
 And the types of what most calls take. No torch: `make_disk` needs none.
 """
 
+import functools
 import math
 import os
+from collections.abc import Callable
 from decimal import Decimal
 from numbers import Integral, Number, Real
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +21,7 @@ from .._compat import validate_parameter_constraints
 # What rows and their labels may be; data frames are array-like.
 Rows = Labels = ArrayLike | sparse.spmatrix | sparse.sparray
 RandomState = int | np.random.RandomState | None
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 # The network computes in float32; what is larger is infinite there.
 LARGEST = float(np.finfo(np.float32).max)
 # The most memory that is believed where the system does not tell how much there is.
@@ -174,6 +178,25 @@ class Lent:
         """Put all back if the call fails, whatever ends it."""
         if kind is not None:
             self.put_back()
+
+
+def leave_numpy_as_found(function: _Function) -> _Function:
+    """Decorate a function: what NumPy does about overflows is as before where an error ends it.
+
+    NumPy itself, scikit-learn and skdisk change that for a while. An interrupt that comes just as
+    `numpy.errstate` has made the change keeps it from being taken back.
+    """
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        numpy_errors = np.geterr()
+        try:
+            return function(*args, **kwargs)
+        except BaseException:
+            np.seterr(**numpy_errors)
+            raise
+
+    return call
 
 
 def expect(is_right, what):
