@@ -132,6 +132,8 @@ def test_what_is_chosen_on_five_folds_is_scored_on_the_others(tuning_page):
 
 def test_a_case_leaves_the_others_as_they_are(tmp_path):
     rows = json.loads((FOLDER / "results" / "bench.json").read_text())["rows"]
+    # Without the searches there is no picture.
+    rows = [row for row in rows if not row["case"].startswith("f.")]
     path = tmp_path / "bench.json"
     path.write_text(json.dumps({"rows": rows}))
     run_quick("run.py", tmp_path, "--cases", "e")
@@ -140,6 +142,7 @@ def test_a_case_leaves_the_others_as_they_are(tmp_path):
         of_cases["e" if row["case"].startswith("e.") else "others"].append(row)
     assert of_cases["others"] == [row for row in rows if not row["case"].startswith("e.")]
     assert "adamw" in {row["contender"] for row in of_cases["e"]}
+    assert [*tmp_path.glob("*.png")] == []
 
 
 def test_no_name_of_the_picture_reaches_into_another_panel(tmp_path, monkeypatch):
