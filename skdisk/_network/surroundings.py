@@ -1,8 +1,9 @@
 """What torch and Python have set when a public call begins, and have again when it has ended.
 
 Gradient and inference mode, the number of threads, the warning filters and what NumPy does about
-overflows are noted and restored here and nowhere else. Global generators need no note: nothing in
-skdisk draws from them. torch and NumPy only.
+overflows are noted and restored here, the last by `leave_numpy_as_found` where a call does not
+enter torch. Global generators need no note: nothing in skdisk draws from them. torch and NumPy
+only.
 """
 
 import functools
