@@ -333,6 +333,7 @@ BAD_CLASSES = {
     "set": ({0, 1}, "classes should be a 1d array"),
     "empty": ([], "classes must be a list of all labels"),
     "None among them": ([0, None], "Input classes contains NaN"),
+    "infinity among them": ([0.0, np.inf], "Input classes contains infinity"),
     "bytes": ([b"a", b"b"], "classes has labels of the type bytes"),
     "mixed types": ([0, "1"], "classes has labels of the type int and str"),
     "of another type": (["0", "1"], "not among the classes|not those of the earlier fit"),

@@ -973,6 +973,11 @@ WRONG_VALUES = {
     "none": (["classes_", "labels"], [], "are no list of labels"),
     "lists": (["classes_", "labels"], [[0], [1]], "labels are lists"),
     "float labels": (["classes_", "labels"], [0.5, 1.5], "cannot be an array of dtype int64"),
+    "infinite labels": (
+        ["classes_"],
+        {"dtype": "<f8", "labels": [0.0, float("inf")]},
+        "classes_ contains infinity",
+    ),
     "features": (["n_features_in_"], 2.0, "the layers have other sizes"),
     "names": (["feature_names_in_"], [1, 2], "not a list of strings"),
     "equal names": (["feature_names_in_"], ["a", "a"], "names of features are there twice"),

@@ -290,6 +290,7 @@ def check_classes(classes):
         raise ValueError(
             f"classes must be a list of all labels that will ever occur. Got {classes!r}."
         )
+    assert_all_finite(labels, input_name="classes")
     return np.unique(labels)
 
 

@@ -15,6 +15,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.utils import assert_all_finite
 
 from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes, list_shapes
@@ -158,6 +159,7 @@ def make_classes(description):
         kept == labels and [*map(type, kept)] == [*map(type, labels)],
         f"the labels {labels[:5]} cannot be an array of dtype {dtype}",
     )
+    assert_all_finite(classes, input_name="classes_")
     expect(
         np.array_equal(np.unique(classes), classes),
         f"classes_ are not sorted, or not each there once: {labels[:5]}",
