@@ -183,8 +183,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         None draws a new seed from the operating system. The global generators of NumPy and torch
         are neither used nor changed.
     device : str or torch.device, default="cpu"
-        Where to train: "cpu", "cuda", "cuda:0", "mps", or "auto" for an accelerator if there is
-        one. A tensor that lies there is not copied.
+        Where to train: "cpu", "cuda", "cuda:0", "mps", or "auto" for an accelerator if one can be
+        used. A tensor that lies there is not copied.
     verbose : int, default=0
         0 prints nothing; 1 prints columns of `history_` for about ten epochs, and which epoch
         `early_stopping` keeps; 2 shows a progress bar with the current loss, on a terminal or in a

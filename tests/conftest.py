@@ -225,3 +225,17 @@ def train_by_hand():
         return module, losses
 
     return train
+
+
+@pytest.fixture
+def broken_accelerator(monkeypatch):
+    """Name an accelerator that torch says is there, and cannot use.
+
+    So it is with CUDA in a process that is forked from one that has started it.
+    """
+    if torch.backends.mps.is_available():
+        pytest.skip("needs a machine on which torch cannot use MPS")
+    device = torch.device("mps")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **kwargs: device)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    return device.type

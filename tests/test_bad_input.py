@@ -436,6 +436,12 @@ def test_a_bad_parameter_is_refused(check_refusal, params, match):
     check_refusal(X, Y, (ValueError, TypeError), match, params)
 
 
+def test_a_device_that_torch_cannot_use_is_refused(check_refusal, broken_accelerator):
+    for device in (broken_accelerator, f"{broken_accelerator}:0", torch.device("mps")):
+        match = f"The device '{device}' cannot be used in this process: .* forked .* \"spawn\""
+        check_refusal(X, Y, ValueError, match, {"device": device})
+
+
 @pytest.mark.parametrize("column", BAD_COLUMNS.values(), ids=BAD_COLUMNS)
 def test_a_column_that_is_not_numbers_is_named(check_refusal, column):
     match = r"not numbers: \['bad'\]. In the column 'bad': .*OneHotEncoder.* number of days"

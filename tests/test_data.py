@@ -482,6 +482,13 @@ def test_the_device_auto_is_an_accelerator_or_the_cpu(make_clf):
     assert next(clf.module_.parameters()).device.type == expected.type
 
 
+def test_the_device_auto_is_the_cpu_where_an_accelerator_cannot_be_used(
+    make_clf, broken_accelerator
+):
+    clf = make_clf(device="auto").fit(X, Y)
+    assert next(clf.module_.parameters()).device.type == "cpu"
+
+
 # Features as users have them, times what, plus what; and what the warning says.
 SCALES = {
     "all 1e4 times too large": (1e4, 0, "large or far from 0: .* of the column [01] is .*e"),

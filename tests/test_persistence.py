@@ -594,13 +594,22 @@ def test_a_training_that_plain_things_cannot_say_is_pickled_as_it_is(make_clf, d
         clf.save(path)
 
 
-def test_a_pickle_from_a_device_that_is_not_here_goes_to_the_cpu(make_clf, disk):
-    clf = make_clf().fit(*disk)
-    clf._settings = clf._settings._replace(device="cuda:99")
+@pytest.fixture(params=["that is not here", "that cannot be used"])
+def lost_device(request):
+    """Name a device that cannot be used; torch may say that it is there."""
+    if request.param == "that is not here":
+        return "cuda:99"
+    return request.getfixturevalue("broken_accelerator")
+
+
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_a_pickle_from_a_lost_device_goes_to_the_cpu(make_clf, disk, lost_device, fused):
+    clf = make_clf(fused=fused).fit(*disk)
+    clf._settings = clf._settings._replace(device=lost_device)
     if not clf.fused_:
-        clf.net_.device = "cuda:99"
+        clf.net_.device = lost_device
     data = pickle.dumps(clf)
-    with pytest.warns(UserWarning, match="'cuda:99', which is not available here"):
+    with pytest.warns(UserWarning, match=f"'{lost_device}', which is not available here"):
         again = pickle.loads(data)
     np.testing.assert_array_equal(again.predict_proba(disk[0]), clf.predict_proba(disk[0]))
     assert again.partial_fit(*disk).n_iter_ == 4
@@ -706,10 +715,13 @@ def test_a_place_for_no_file_is_left_as_it_is(make_clf, disk, path, make, error,
     assert set(path.parent.iterdir()) <= {path}
 
 
-def test_a_device_that_is_not_here_becomes_the_cpu(make_clf, disk, path):
-    clf = make_clf().fit(*disk)
-    clf.set_params(device="cuda:99").save(path)
-    with pytest.warns(UserWarning, match="'cuda:99' is not available here. .* device='cpu'"):
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_a_file_from_a_lost_device_goes_to_the_cpu(make_clf, disk, path, lost_device, fused):
+    clf = make_clf(fused=fused).fit(*disk)
+    clf.set_params(device=lost_device).save(path)
+    with pytest.warns(
+        UserWarning, match=f"'{lost_device}' is not available here. .* device='cpu'"
+    ):
         loaded = MLPDiskClassifier.load(path)
     assert loaded.device == "cpu"
     np.testing.assert_array_equal(loaded.predict_proba(disk[0]), clf.predict_proba(disk[0]))

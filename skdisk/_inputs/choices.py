@@ -221,17 +221,35 @@ def _fall(start, end, share):
 
 
 def resolve_device(device):
-    """Find a device by its torch name, or "auto" for an accelerator if there is one."""
+    """Find a device by its torch name, or "auto" for an accelerator if one can be used."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     available = ["cpu"]
     if accelerator is not None:
         names = [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())]
         available += [accelerator.type, *names]
     if device == "auto":
-        return torch.device("cpu") if accelerator is None else accelerator
+        is_usable = accelerator is not None and _find_fault(accelerator) is None
+        return accelerator if is_usable else torch.device("cpu")
     if str(device) not in available:
         raise ValueError(
             f"The device {str(device)!r} is not available. On this machine there are: "
             f"{', '.join(available)}."
         )
+    if (fault := _find_fault(device)) is not None:
+        raise ValueError(
+            f"The device {str(device)!r} cannot be used in this process: {fault} Take "
+            'device="cpu". If the process is forked from one that has imported skdisk, start it '
+            'in another way, such as multiprocessing\'s "spawn".'
+        )
     return torch.device(device)
+
+
+def _find_fault(device):
+    """Quote what torch says of a device that is there and cannot be used; None if it can."""
+    try:
+        torch.zeros(1, device=device)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        return f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(".") + "."
+    return None
