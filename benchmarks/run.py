@@ -48,7 +48,7 @@ SHARES = {"skorch": 10}
 def run_lesson(quick):
     """Case a: the lesson's fit. Seconds a step; the fast ones train all 300 epochs."""
     X, y = make_disk(3000, random_state=0)
-    long, short, repeats = (20, 2, 2) if quick else (300, 20, 5)
+    long, short, repeats = (20, 2, 1) if quick else (300, 20, 5)
     settings = (X, y, (64, 64), 32)
     epochs = {
         "skdisk": (contenders.fit_skdisk, long),
@@ -110,7 +110,7 @@ def run_short_fit(quick):
     """Case a, a short fit: one epoch of 100 rows, in seconds."""
     X, y = make_disk(100, random_state=0)
     functions = {name: partial(fit, X, y, (64, 64), 32, 1) for name, fit in TRAINERS.items()}
-    seconds = measure(functions, 5 if quick else 300, pause=0.0)
+    seconds = measure(functions, 1 if quick else 300, pause=0.0)
     return make_rows("a. fit of one epoch of 100 rows, s", seconds)
 
 
@@ -173,7 +173,7 @@ def run_prediction(quick):
             continue
         functions = {name: partial(p, X[:n_rows]) for name, p in predict.items()}
         pause = 0.0 if n_rows == 1 else PAUSE
-        seconds = measure(functions, 5 if quick else repeats, pause)
+        seconds = measure(functions, 1 if quick else repeats, pause)
         rows += make_rows(f"c. predict_proba of {n_rows:,} rows, s", seconds)
     return rows
 

@@ -10,24 +10,38 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from skdisk import MLPDiskClassifier
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
-def run_quick(program, output, *options):
+@pytest.fixture
+def run_quick(monkeypatch, capsys):
+    """Run the quick form of a program in this process, which has imported the most of it."""
+    monkeypatch.syspath_prepend(FOLDER)
+    n_threads = torch.get_num_threads()
+
+    def run(program, output, *options):
+        arguments = [program, "--quick", "--output", str(output), *options]
+        monkeypatch.setattr(sys, "argv", arguments)
+        importlib.import_module(program).main()
+        assert capsys.readouterr().err == ""
+
+    yield run
+    torch.set_num_threads(n_threads)
+
+
+def test_the_quick_form_writes_a_table_a_file_and_a_picture(tmp_path):
+    # In a process of its own: it imports JAX, if that is there, and other tests fork this one.
     result = subprocess.run(
-        [sys.executable, FOLDER / program, "--quick", "--output", output, *options],
+        [sys.executable, FOLDER / "run.py", "--quick", "--output", tmp_path],
         env={**os.environ, "PYTHONWARNINGS": "error"},
         capture_output=True,
         text=True,
     )
     assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_the_quick_form_writes_a_table_a_file_and_a_picture(tmp_path):
-    run_quick("run.py", tmp_path)
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert {row["case"][:2] for row in rows} == {f"{letter}." for letter in "abcdefgh"}
     assert all(row["ratio"] == 1 for row in rows if row["contender"] == "skdisk")
@@ -36,8 +50,8 @@ def test_the_quick_form_writes_a_table_a_file_and_a_picture(tmp_path):
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_quick_form_of_accuracy_writes_tables_a_file_and_a_picture(tmp_path):
-    run_quick("accuracy.py", tmp_path)
+def test_the_quick_form_of_accuracy_writes_tables_a_file_and_a_picture(tmp_path, run_quick):
+    run_quick("accuracy", tmp_path)
     rows = json.loads((tmp_path / "accuracy.json").read_text())["rows"]
     parts = {(row["part"], row["n_rows"], row["data"]) for row in rows}
     assert parts == {
@@ -59,21 +73,21 @@ def test_the_quick_form_of_accuracy_writes_tables_a_file_and_a_picture(tmp_path)
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_part_of_accuracy_leaves_the_others_as_they_are(tmp_path):
+def test_a_part_of_accuracy_leaves_the_others_as_they_are(tmp_path, run_quick):
     scores = {"accuracy": [90.0], "log_loss": [0.5], "seconds": [12.5]}
     row = {"part": "rates", "n_rows": None, "classifier": "skdisk, defaults", **scores}
     kept = [{**row, "data": "iris"}, {**row, "data": "wine"}]
     path = tmp_path / "accuracy.json"
     path.write_text(json.dumps({"rows": [*kept, {**row, "part": "rates, few rows", "n_rows": 7}]}))
-    run_quick("accuracy.py", tmp_path, "--parts", "rates, few rows")
+    run_quick("accuracy", tmp_path, "--parts", "rates, few rows")
     rows = json.loads(path.read_text())["rows"]
     assert rows[:2] == kept
     assert {(row["part"], row["n_rows"]) for row in rows[2:]} == {("rates, few rows", 250)}
     assert "12.500" in (tmp_path / "accuracy.md").read_text()
 
 
-@pytest.mark.parametrize(("program", "name"), [("run.py", "bench"), ("accuracy.py", "accuracy")])
-def test_page_and_picture_are_drawn_from_the_file_alone(tmp_path, program, name):
+@pytest.mark.parametrize(("program", "name"), [("run", "bench"), ("accuracy", "accuracy")])
+def test_page_and_picture_are_drawn_from_the_file_alone(tmp_path, run_quick, program, name):
     kept = (FOLDER / "results" / f"{name}.json").read_bytes()
     (tmp_path / f"{name}.json").write_bytes(kept)
     run_quick(program, tmp_path, "--draw")
@@ -83,8 +97,8 @@ def test_page_and_picture_are_drawn_from_the_file_alone(tmp_path, program, name)
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_quick_form_of_tuning_writes_a_page_and_a_file(tmp_path):
-    run_quick("tuning.py", tmp_path)
+def test_the_quick_form_of_tuning_writes_a_page_and_a_file(tmp_path, run_quick):
+    run_quick("tuning", tmp_path)
     results = json.loads((tmp_path / "tuning.json").read_text())
     assert {row["data"] for row in results["rows"]} == {"iris", "breast cancer"}
     assert all(len(row["log_loss"]) == 10 for row in results["rows"])
@@ -94,8 +108,8 @@ def test_the_quick_form_of_tuning_writes_a_page_and_a_file(tmp_path):
     assert "| random search | 2 |" in page
 
 
-def test_the_quick_form_for_a_gpu_writes_a_table_and_a_file(tmp_path):
-    run_quick("gpu.py", tmp_path, "--device", "cpu")
+def test_the_quick_form_for_a_gpu_writes_a_table_and_a_file(tmp_path, run_quick):
+    run_quick("gpu", tmp_path, "--device", "cpu")
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert results["machine"]["gpu"] == "cpu"
     rows = {(row["case"], row["contender"]) for row in results["rows"]}
@@ -130,13 +144,13 @@ def test_what_is_chosen_on_five_folds_is_scored_on_the_others(tuning_page):
     assert tuning_page.choose_and_score(rows, ["defaults", "bad"]).tolist() == [[0.0], [0.0]]
 
 
-def test_a_case_leaves_the_others_as_they_are(tmp_path):
+def test_a_case_leaves_the_others_as_they_are(tmp_path, run_quick):
     rows = json.loads((FOLDER / "results" / "bench.json").read_text())["rows"]
     # Without the searches there is no picture.
     rows = [row for row in rows if not row["case"].startswith("f.")]
     path = tmp_path / "bench.json"
     path.write_text(json.dumps({"rows": rows}))
-    run_quick("run.py", tmp_path, "--cases", "e")
+    run_quick("run", tmp_path, "--cases", "e")
     of_cases = {"e": [], "others": []}
     for row in json.loads(path.read_text())["rows"]:
         of_cases["e" if row["case"].startswith("e.") else "others"].append(row)
@@ -165,8 +179,8 @@ def test_every_contender_has_one_colour(monkeypatch):
     assert looks["skdisk"] == looks["skdisk, one thread"] != looks["skorch"]
 
 
-def test_the_quick_form_of_ensembles_writes_a_table(tmp_path):
-    run_quick("ensembles.py", tmp_path)
+def test_the_quick_form_of_ensembles_writes_a_table(tmp_path, run_quick):
+    run_quick("ensembles", tmp_path)
     page = (tmp_path / "ensembles.md").read_text()
     for method in ("the best", "seeds of the best", "the first ten", "from_search"):
         assert f"| breast cancer | {method} | 0." in page
