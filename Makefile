@@ -12,9 +12,8 @@ help: ## List the targets
 demo: .venv/installed ## Train the lesson's network, print its progress, draw disk.png
 	$(BIN)/python -m skdisk
 
-# Three at a time on two cores: while one test waits for processes, the others run.
 test: .venv/installed ## Run the tests and the examples in the documentation
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 2
 
 # Those that compare the ways to train and to predict. `make test` runs them with the best set.
 SETS_TESTS := $(addsuffix .py,$(addprefix tests/test_,\
