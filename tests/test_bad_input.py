@@ -17,6 +17,7 @@ from scipy import sparse
 from skorch.callbacks import Callback
 
 from skdisk import MLPDiskClassifier, MLPDiskEnsemble
+from skdisk._inputs.choices import resolve_device
 
 RNG = np.random.RandomState(0)
 X = RNG.randn(20, 3)
@@ -440,6 +441,15 @@ def test_a_device_that_torch_cannot_use_is_refused(check_refusal, broken_acceler
     for device in (broken_accelerator, f"{broken_accelerator}:0", torch.device("mps")):
         match = f"The device '{device}' cannot be used in this process: .* forked .* \"spawn\""
         check_refusal(X, Y, ValueError, match, {"device": device})
+
+
+def test_want_of_memory_is_no_fault_of_the_cpu(monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: you tried to allocate 4 bytes.")
+
+    monkeypatch.setattr(torch, "zeros", fail)
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device(torch.device("cpu")) == torch.device("cpu")
 
 
 @pytest.mark.parametrize("column", BAD_COLUMNS.values(), ids=BAD_COLUMNS)

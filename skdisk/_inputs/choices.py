@@ -235,13 +235,16 @@ def resolve_device(device):
             f"The device {str(device)!r} is not available. On this machine there are: "
             f"{', '.join(available)}."
         )
-    if (fault := _find_fault(device)) is not None:
+    device = torch.device(device)
+    # Where the CPU cannot hold a number, there is no memory.
+    fault = None if device.type == "cpu" else _find_fault(device)
+    if fault is not None:
         raise ValueError(
             f"The device {str(device)!r} cannot be used in this process: {fault} Take "
             'device="cpu". If the process is forked from one that has imported skdisk, start it '
             'in another way, such as multiprocessing\'s "spawn".'
         )
-    return torch.device(device)
+    return device
 
 
 def _find_fault(device):
