@@ -680,24 +680,33 @@ def test_lbfgs_ends_where_it_finds_no_finite_loss(make_clf, disk, optimizer, wei
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore:The features are large")
-@pytest.mark.parametrize("lr", [1e30, 3e38])
-@pytest.mark.parametrize("activation", ["relu", "selu"])
-def test_a_line_search_comes_back_from_a_loss_that_is_nan(make_clf, activation, lr):
+@pytest.mark.parametrize("trials", [{}, {"max_iter": 2000, "max_eval": 5000}])
+@pytest.mark.parametrize("optimizer", ["lbfgs", torch.optim.LBFGS])
+@pytest.mark.parametrize(
+    ("scale", "lr", "factor"),
+    [
+        # The loss of the first trial is NaN.
+        (1e30, 1e30, 1),
+        (1e30, 3e38, 1),
+        # The products of gradients are infinite, and the direction of the second iteration is NaN.
+        (1, 1e13, 1e29),
+        (1, 3e38, 1e29),
+        # Squares of slopes are infinite, and the second trial is NaN.
+        (1, 1e-8, 1e10),
+        (1e8, 1e-8, 1e22),
+        (1e12, 1e-12, 1e22),
+        (1e20, 1e-8, 1e10),
+    ],
+)
+def test_a_line_search_ends_where_numbers_overflow(make_clf, scale, lr, factor, optimizer, trials):
     X, y = make_disk(20, random_state=0)
-    clf = make_clf(hidden_layer_sizes=(3,), activation=activation, optimizer="lbfgs", lr=lr)
-    assert np.isfinite(clf.fit(1e30 * X, y).predict_proba(1e30 * X)).all()
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("lr", [1e13, 1e30, 3e38])
-def test_a_line_search_tries_no_step_that_float32_cannot_hold(make_clf, disk, lr):
-    X, y = disk
-    clf = make_clf(hidden_layer_sizes=(3,)).fit(X, y)
+    clf = make_clf(hidden_layer_sizes=(3,), optimizer=optimizer, lr=lr)
+    clf.set_params(optimizer_params={"line_search_fn": "strong_wolfe"} | trials)
+    clf.partial_fit(X, y, classes=[0, 1])
     with torch.no_grad():
         for p in clf.module_.parameters():
-            p.mul_(1e29)
-    # The products of gradients are infinite, and the direction of the second iteration is NaN.
-    clf.set_params(optimizer="lbfgs", lr=lr).partial_fit(X, 1 - y)
+            p.mul_(factor)
+    clf.partial_fit(scale * X, y)
     assert np.isfinite(clf.predict_proba(X)).all()
 
 

@@ -58,6 +58,19 @@ OF_OUTPUT = {
 }
 
 
+class _LossNotFinite(ArithmeticError):
+    """Ends a step of L-BFGS, which makes several trials, and fails at losses that are not finite.
+
+    torch's line search compares and interpolates losses, and no value in the place of one that is
+    NaN or infinite ends it: by what the others are it tries weights that are NaN, halves an
+    interval until it divides by its length, or looks up the end of one that it has not.
+    """
+
+    def __init__(self, step):
+        super().__init__("The loss is not finite.")
+        self.step = step
+
+
 class DiskNet(NeuralNetClassifier):
     """The skorch net of `MLP` on data in memory.
 
@@ -173,6 +186,13 @@ class DiskNet(NeuralNetClassifier):
         is_multilabel = self.get_params_for("module").get("output") == "sigmoid"
         return (proba > 0.5).astype(int) if is_multilabel else proba.argmax(axis=1)
 
+    def train_step(self, batch, **fit_params):
+        """Take a step of the optimiser; L-BFGS ends its own where a loss is not finite."""
+        try:
+            return super().train_step(batch, **fit_params)
+        except _LossNotFinite as error:
+            return error.step
+
     def train_step_single(self, batch, **fit_params):
         """Compute loss and gradients of a batch."""
         self._set_training(True)
@@ -190,14 +210,10 @@ class DiskNet(NeuralNetClassifier):
         weights = getattr(batch, "weights", None)
         loss = self.get_loss(y_pred, y, X=X, training=True, weights=weights)
         loss.backward()
+        step = {"loss": loss, "y_pred": y_pred}
         if isinstance(self.optimizer_, torch.optim.LBFGS) and not loss.isfinite():
-            # L-BFGS tries again and again within a step, and nothing that is NaN ends that.
-            self.optimizer_.zero_grad(set_to_none=False)
-            if not any(bool(p.isnan().any()) for p in self.module_.parameters()):
-                # A step that is too long: the line search compares losses, and would fail where
-                # the first is NaN, neither larger nor smaller than the one before.
-                loss = torch.full_like(loss, torch.inf)
-        return {"loss": loss, "y_pred": y_pred}
+            raise _LossNotFinite(step)
+        return step
 
     def on_grad_computed(self, net, named_parameters, **kwargs):
         """Clip the gradient."""

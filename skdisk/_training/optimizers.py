@@ -53,8 +53,7 @@ class FullBatchLBFGS(torch.optim.LBFGS):
 
         def compute_penalised():
             loss = closure()
-            # What is not finite ends the search, for which the closure has set its gradient to 0.
-            if not decay or not loss.isfinite():
+            if not decay:
                 return loss
             with torch.no_grad():
                 # Frozen ones have no gradient.
