@@ -324,7 +324,9 @@ def save_one(make_clf, path, labels=("in", "out"), rows=FRAME, **params):
 
 
 # What Python's audit hooks tell of where nothing is run; the version of skdisk stands in a file.
-HARMLESS = {"builtins.id", "object.__getattr__", "sys._getframe", "os.listdir"}
+HARMLESS = {"builtins.id", "object.__getattr__", "os.listdir"}
+# typing looks who asks whether an object follows a protocol: from Python 3.12 on by the second.
+HARMLESS |= {"sys._getframe", "sys._getframemodulename"}
 
 
 class Watch:

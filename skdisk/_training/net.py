@@ -59,11 +59,11 @@ OF_OUTPUT = {
 
 
 class _LossNotFinite(ArithmeticError):
-    """Ends a step of L-BFGS, which makes several trials, and fails at losses that are not finite.
+    """Ends a step of L-BFGS at a trial whose loss is not finite; torch's `step` has no other exit.
 
-    torch's line search compares and interpolates losses, and no value in the place of one that is
-    NaN or infinite ends it: by what the others are it tries weights that are NaN, halves an
-    interval until it divides by its length, or looks up the end of one that it has not.
+    Its line search compares and interpolates losses, and fails whatever stands in the place of
+    NaN or infinity: by what the other losses are it tries weights that are NaN, halves an interval
+    until its length is 0, by which it divides, or looks up the second end of one that has one.
     """
 
     def __init__(self, step):
