@@ -258,6 +258,10 @@ BAD_Y = {
     "nearly 1": (np.full((20, 2), 1 - 1e-12), ValueError, "2 columns with values such as 0.99999"),
     "complex labels": (np.ones((20, 2), complex), ValueError, "2 columns with values such as"),
     "structured labels": (np.zeros((20, 2), "i4,f4"), ValueError, "2 columns with values such as"),
+    **{
+        f"no rows of {dtype}": (np.empty((0, 2), dtype), ValueError, "inconsistent numbers of sam")
+        for dtype in ("complex64", "complex128", "M8[s]", "m8[s]", "S1", "U1", "O", "i4,f4")
+    },
     "sparse counts": (sparse.csr_array(Y[:, None] * [2, 0]), ValueError, "with values such as 2"),
     "damaged CSC": (end(-(2**31)), ValueError, "y is a damaged CSC .*: the numbers"),
     "CSR with a label outside": (damage(99), ValueError, "y is a damaged CSR .* must be < 3"),

@@ -229,7 +229,8 @@ def _as_indicator(values, name):
             "Several labels a row are given as a matrix of 0 and 1, with a column for each label. "
             "For columns of other kinds use sklearn.multioutput.MultiOutputClassifier."
         )
-    return values.astype(np.float32, order="C")
+    # What no value is wrong in may have any dtype.
+    return values.astype(np.float32, order="C") if values.size else np.zeros(values.shape, "f4")
 
 
 def _check_missing(is_missing, name):
