@@ -255,11 +255,6 @@ def test_verbose_0_prints_nothing(make_clf, disk, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_worker_processes_print_nothing(make_clf, disk, capfd):
-    joblib.Parallel(n_jobs=2)(joblib.delayed(make_clf().fit)(*disk) for _ in range(2))
-    assert capfd.readouterr() == ("", "")
-
-
 @pytest.mark.parametrize(
     ("max_epochs", "printed"), [(3, [1, 2, 3]), (97, [1, *range(10, 97, 10), 97])]
 )
@@ -325,12 +320,15 @@ def test_the_lines_of_fits_in_threads_are_whole_and_tell_whose_they_are(
         assert [line.split()[0] for line in epochs] == ["1", "2", "3"]
 
 
-def test_the_lines_of_fits_in_processes_tell_whose_they_are(make_clf, disk, capfd):
+def test_processes_print_nothing_unasked_and_lines_that_tell_whose_they_are(make_clf, disk, capfd):
+    def fit(clf):
+        joblib.Parallel(n_jobs=2)(joblib.delayed(clf.fit)(*disk) for _ in range(2))
+        return capfd.readouterr()
+
     # Workers of an earlier test write where its output went.
     get_reusable_executor().shutdown()
-    fits = (joblib.delayed(make_clf(verbose=1).fit)(*disk) for _ in range(2))
-    joblib.Parallel(n_jobs=2)(fits)
-    lines = capfd.readouterr().out.splitlines()
+    assert fit(make_clf()) == ("", "")
+    lines = fit(make_clf(verbose=1)).out.splitlines()
     assert len({re.match(r"fit \d+-\d+: ", line)[0] for line in lines}) == 2
     assert len(lines) == 2 * 5
 

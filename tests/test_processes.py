@@ -1,5 +1,6 @@
 """Forked processes and several threads: the right values, and nothing left behind."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 import torch
 from sklearn.model_selection import cross_val_score
 from skorch.callbacks import Callback
+
+from skdisk._training import loop
 
 # The steps are large enough for torch to use its threads, which a fork does not copy.
 PROGRAM = """
@@ -68,6 +71,38 @@ def test_a_forked_child_predicts_and_fits_as_its_parent():
     )
     # The first that is missing is the one that failed.
     assert result.stdout.splitlines() == [*FORKS], result.stderr
+
+
+@pytest.mark.needs_kernel
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork safely")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("place", ["_as_kernel_data", "hash_rows"])
+def test_a_forked_child_waits_for_no_lock_of_a_fit_in_another_thread(
+    make_clf, disk, monkeypatch, place
+):
+    parent, function = os.getpid(), getattr(loop, place)
+    is_there, may_go_on = threading.Event(), threading.Event()
+
+    def wait_in_parent(argument):
+        if os.getpid() == parent:
+            is_there.set()
+            may_go_on.wait(60)
+        return function(argument)
+
+    monkeypatch.setattr(loop, place, wait_in_parent)
+    clf = make_clf(dropout=0.2)
+    thread = threading.Thread(target=clf.fit, args=disk)
+    thread.start()
+    try:
+        assert is_there.wait(60)
+        child = multiprocessing.get_context("fork").Process(target=clf.fit, args=disk)
+        child.start()
+        child.join(20)
+        child.kill()
+        assert child.exitcode == 0
+    finally:
+        may_go_on.set()
+        thread.join()
 
 
 def run_in_threads(target, n_threads=4):

@@ -14,7 +14,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,6 +141,23 @@ class _Signals:
         for number, handler in self.handlers.items():
             if signal.getsignal(number) == self._call_handler:
                 signal.signal(number, handler)
+
+
+class _computed_once:
+    """A property that is computed when it is read first.
+
+    `functools.cached_property` does so behind a lock of the class in Python 3.11. A child that is
+    forked while another thread of its parent holds the lock would wait for it for ever.
+    """
+
+    def __init__(self, compute):
+        self.compute = compute
+
+    def __get__(self, instance, owner=None):
+        value = self.compute(instance)
+        # It hides this descriptor from now on.
+        instance.__dict__[self.compute.__name__] = value
+        return value
 
 
 class _Training:
@@ -429,24 +445,24 @@ class _Training:
         net = self.state.net
         return self.plan.settings.network if net is None else make_network(net.module_)
 
-    @cached_property
+    @_computed_once
     def _shares(self):
         """Which part of the rows each batch has."""
         return np.array(self.batches.sizes) / self.batches.n_rows
 
-    @cached_property
+    @_computed_once
     def _kernel_data(self):
         return _as_kernel_data(self.batches)
 
-    @cached_property
+    @_computed_once
     def _row_keys(self):
         return hash_rows(self._kernel_data.X).numpy()
 
-    @cached_property
+    @_computed_once
     def _kernel_validation(self):
         return _as_kernel_data(self._validation_batches)
 
-    @cached_property
+    @_computed_once
     def _validation_batches(self):
         plan, net = self.plan, self.state.net
         if net is not None:
