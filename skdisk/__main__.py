@@ -180,6 +180,11 @@ def main(argv=None):
         if not args.no_plot:
             _check_output(args.output)
         X, y = make_disk(args.n_samples, random_state=args.seed)
+        if not args.no_plot and len(set(y)) == 1:
+            raise ValueError(
+                f"--n-samples {args.n_samples}: all points are of one class, and "
+                "there is no boundary to draw. Take more points, or use --no-plot"
+            )
         fresh = make_disk(N_FRESH, random_state=(args.seed + 1) % 2**32)
         progress = _PrintAccuracy(*fresh)
         clf = MLPDiskClassifier(

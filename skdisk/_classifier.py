@@ -8,7 +8,7 @@ import copy
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, Self, get_args
 
@@ -430,13 +430,21 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         ------
         ValueError
             If there is no parameter of that name.
+        TypeError
+            If an entry of `optimizer_params` is to be set, and it is no dict.
         """
         entries = {name: params.pop(name) for name in [*params] if name.startswith(OF_OPTIMIZER)}
+        earlier = params.get("optimizer_params", self.optimizer_params)
+        if entries and not isinstance(earlier, Mapping | None):
+            raise TypeError(
+                f"optimizer_params must be a dict or None for {next(iter(entries))} to be set in "
+                f"it. Got {earlier!r}."
+            )
         super().set_params(**params)
         if entries:
             # A new dict: the old one is the user's.
             own = {name.removeprefix(OF_OPTIMIZER): value for name, value in entries.items()}
-            self.optimizer_params = {**(self.optimizer_params or {}), **own}
+            self.optimizer_params = {**(earlier or {}), **own}
         return self
 
     @leave_as_found

@@ -3,8 +3,10 @@
 matplotlib, an optional package, is imported when it draws.
 """
 
+import math
 import textwrap
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,6 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier
+from ._fitted import find_last
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +35,7 @@ def _find_classifier(estimator):
     found = estimator
     while not isinstance(found, MLPDiskClassifier):
         if isinstance(found, Pipeline):
-            found = found.steps[-1][1]
+            found = find_last(found)
         elif hasattr(found, "best_estimator_"):
             found = found.best_estimator_
         elif isinstance(found, (GridSearchCV, RandomizedSearchCV)):
@@ -296,6 +299,20 @@ class LossCurveDisplay:
             if not all(isinstance(item, kinds) for item in parts[name]):
                 what = {"name": "str or None", "curve_kwargs": "dict"}[name]
                 raise TypeError(f"{name} must have a {what} for each fit. Got {parts[name]!r}.")
+        lists = self.train_loss, parts["valid_loss"], parts["best_epoch"]
+        for train_loss, valid_loss, best_epoch in zip(*lists, strict=True):
+            n_epochs = len(train_loss)
+            if valid_loss is not None and np.shape(valid_loss) != (n_epochs,):
+                raise ValueError(
+                    "valid_loss must have a curve as long as that of train_loss, or None, for "
+                    f"each fit. Got one of shape {np.shape(valid_loss)} beside {n_epochs} epochs."
+                )
+            is_epoch = isinstance(best_epoch, Integral) and 1 <= best_epoch <= n_epochs
+            if best_epoch is not None and not is_epoch:
+                raise ValueError(
+                    f"best_epoch must have an epoch from 1 to {n_epochs}, or None, for such a "
+                    f"fit. Got {best_epoch!r}."
+                )
         return zip(self.train_loss, *parts.values(), strict=True)
 
     def _plot_curve(self, train_loss, valid_loss, best_epoch, name, style):
@@ -313,7 +330,8 @@ class LossCurveDisplay:
             valid.update_from(train)
             valid.set(linestyle="--", label="_validation")
             self.lines_.append(valid)
-            if best_epoch is not None and np.isfinite(lowest := valid_loss[best_epoch - 1]):
+            lowest = math.nan if best_epoch is None else np.asarray(valid_loss)[best_epoch - 1]
+            if np.isfinite(lowest):
                 look = {"color": train.get_color(), "markersize": 9, "markeredgecolor": "white"}
                 self.markers_ += ax.plot(best_epoch, lowest, "o", label="_best", zorder=3, **look)
         if len(train_loss) == 1:

@@ -11,14 +11,16 @@ import joblib
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from sklearn import config_context, get_config
 from sklearn.base import clone
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
+from sklearn.utils import indexable
 from sklearn.utils.validation import check_is_fitted
 
 from ._classifier import MLPDiskClassifier
 from ._compat import Interval, safe_split
-from ._fitted import ProbabilisticClassifier
+from ._fitted import ProbabilisticClassifier, find_last
 from ._inputs.arrays import check_labels
 from ._inputs.parameters import (
     Labels,
@@ -40,8 +42,9 @@ EPSILON = np.finfo(np.float64).eps
 
 def _check_estimators(name, estimators):
     """Check that there are some, each a classifier of ours or a pipeline that ends in one."""
-    last = [item.steps[-1][1] if isinstance(item, Pipeline) else item for item in estimators]
-    if not last or not all(isinstance(item, MLPDiskClassifier) for item in last):
+    if not estimators or not all(
+        isinstance(find_last(item), MLPDiskClassifier) for item in estimators
+    ):
         raise TypeError(
             f"{name} must hold MLPDiskClassifiers, or pipelines that end in one. Got {estimators}."
         )
@@ -53,8 +56,24 @@ def _seed_clone(estimator, seed):
     return clone(estimator).set_params(**dict.fromkeys(names, int(seed)))
 
 
+def _call(config, function, args):
+    with config_context(**config):
+        return function(*args)
+
+
+def _run_parallel(function, arguments, n_jobs):
+    """Call a function with each of some tuples of arguments, `n_jobs` at a time."""
+    # scikit-learn's configuration belongs to a thread.
+    config = get_config()
+    calls = (joblib.delayed(_call)(config, function, args) for args in arguments)
+    # The kernel trains without the interpreter's lock: many networks are many threads.
+    return joblib.Parallel(n_jobs, prefer="threads")(calls)
+
+
 def _fit_member(member, X, y, sample_weight):
-    prefix = f"{member.steps[-1][0]}__" if isinstance(member, Pipeline) else ""
+    # With metadata routing the steps of a pipeline say who gets the weights.
+    is_to_last = isinstance(member, Pipeline) and not get_config()["enable_metadata_routing"]
+    prefix = f"{member.steps[-1][0]}__" if is_to_last else ""
     weights = {} if sample_weight is None else {f"{prefix}sample_weight": sample_weight}
     return member.fit(X, y, **weights)
 
@@ -75,6 +94,8 @@ def _list_candidates(search, n_candidates):
     # A halving search has gone further with the better candidates, to its largest resource: an
     # earlier score of fewer rows or epochs is not to be compared with a later one.
     table = pd.DataFrame({"iter": results.get("iter", 0), "score": scores})
+    if table["score"].isna().all():
+        raise ValueError("None of the search's candidates has a score: all are NaN.")
     table = table.dropna().sort_values(["iter", "score"], ascending=False, kind="stable")
     candidates = {}
     for position in table.index:
@@ -96,19 +117,16 @@ def _choose(candidates, cv, X, y, groups, n_members, n_jobs):
     probability of those chosen so far has the lowest log loss, on rows that the networks which
     predict them have not seen.
     """
-    y = check_labels(y, X)
+    # As searches do: rows of all their formats can be chosen from then.
+    X, y = indexable(X, check_labels(y, X))
     splits = [*check_cv(cv, y, classifier=True).split(X, y, groups)]
     if not splits:
         raise ValueError(
             "search.cv gives no splits: an iterator is used up by the search's own fit. Give the "
             "search a list of them, or a splitter."
         )
-    # The kernel trains without the interpreter's lock.
-    proba = joblib.Parallel(n_jobs, prefer="threads")(
-        joblib.delayed(_predict_labels)(candidate, X, y, *split)
-        for candidate in candidates
-        for split in splits
-    )
+    fits = ((candidate, X, y, *split) for candidate in candidates for split in splits)
+    proba = _run_parallel(_predict_labels, fits, n_jobs)
     n_rows = sum(len(test) for _, test in splits)
     proba = np.concatenate(proba).reshape(len(candidates), n_rows, -1).clip(EPSILON)
     total = np.zeros(proba.shape[1:])
@@ -316,9 +334,8 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
         estimators = estimator if isinstance(estimator, list) else [estimator]
         _check_estimators("estimator", estimators)
         members = map(_seed_clone, cycle(estimators), seeds)
-        # The kernel trains without the interpreter's lock: many networks are many threads.
-        fits = (joblib.delayed(_fit_member)(member, X, y, sample_weight) for member in members)
-        members = joblib.Parallel(self.n_jobs, prefer="threads")(fits)
+        fits = ((member, X, y, sample_weight) for member in members)
+        members = _run_parallel(_fit_member, fits, self.n_jobs)
         names = ("classes_", "n_features_in_", "feature_names_in_")
         fitted = {name: getattr(members[0], name) for name in names if hasattr(members[0], name)}
         # All at once: an interrupt comes before or after.
@@ -329,8 +346,7 @@ class MLPDiskEnsemble(ProbabilisticClassifier):
 
     @property
     def _output(self):
-        member = self.estimators_[0]
-        return (member.steps[-1][1] if isinstance(member, Pipeline) else member)._output
+        return find_last(self.estimators_[0])._output
 
     @leave_numpy_as_found
     def _predict(self, X, form):

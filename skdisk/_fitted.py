@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -25,6 +26,13 @@ from ._network.surroundings import explain_want_of_memory, leave_as_found
 from ._training.batches import as_rows
 from ._training.callbacks import HISTORY, NOT_IN_HISTORY
 from ._training.state import make_net
+
+
+def find_last(estimator):
+    """Return the last step of a pipeline, None where it has no steps; any other as it is."""
+    if not isinstance(estimator, Pipeline):
+        return estimator
+    return estimator.steps[-1][1] if estimator.steps else None
 
 
 def make_link_template(project_urls):

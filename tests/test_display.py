@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import EpochScoring, LRScheduler
 
@@ -68,6 +68,29 @@ def test_the_validation_loss_is_dashed_and_its_best_epoch_marked(validated):
     (marker,) = display.markers_
     assert marker.get_xydata().tolist() == [[validated.best_epoch_, validated.best_loss_]]
     assert read_legend(display) == ["training", "validation", "best epoch"]
+
+
+def test_losses_may_be_columns_of_the_history(validated):
+    history = validated.history_.set_index("epoch")
+    losses = {name: [history[name]] for name in ("train_loss", "valid_loss")}
+    (marker,) = LossCurveDisplay(**losses, best_epoch=[validated.best_epoch_]).plot().markers_
+    assert marker.get_xydata().tolist() == [[validated.best_epoch_, validated.best_loss_]]
+
+
+@pytest.mark.parametrize(
+    ("lists", "match"),
+    [
+        ({"best_epoch": [3]}, "best_epoch must have an epoch from 1 to 2, or None.* Got 3"),
+        ({"best_epoch": [0]}, "best_epoch must have .* Got 0"),
+        ({"best_epoch": [1.0]}, "best_epoch must have .* Got 1.0"),
+        ({"valid_loss": [[0.6]]}, r"valid_loss must have a curve .* \(1,\) beside 2 epochs"),
+        ({"valid_loss": [0.6]}, r"valid_loss must have a curve .* Got one of shape \(\)"),
+    ],
+)
+def test_epochs_that_are_not_there_are_refused(lists, match):
+    lists = {"train_loss": [[0.7, 0.5]], "valid_loss": [[0.7, 0.6]]} | lists
+    with pytest.raises(ValueError, match=match):
+        LossCurveDisplay(**lists).plot()
 
 
 def test_no_epoch_is_marked_where_the_last_training_had_no_validation(validated, disk):
@@ -236,9 +259,10 @@ def test_a_search_without_refit_is_refused(make_clf, disk):
     [
         (LogisticRegression(), r"LogisticRegression\(\)"),
         (make_pipeline(StandardScaler(), "passthrough"), r"Pipeline\("),
+        (Pipeline([]), r"Pipeline\(steps=\[\]\)"),
         ("clf", "'clf'"),
     ],
-    ids=["another classifier", "a pipeline of others", "a string"],
+    ids=["another classifier", "a pipeline of others", "a pipeline of nothing", "a string"],
 )
 def test_what_has_no_loss_curve_is_refused(clf, other, got):
     expected = f"must be a fitted MLPDiskClassifier, a pipeline that ends in one, .* Got {got}"

@@ -3,8 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -54,7 +58,42 @@ def test_members_are_the_estimators_of_a_list_in_turn(data):
     np.testing.assert_allclose(ensemble.predict_proba(data[0]), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("estimator", [[], [CLF, "mlp"], make_pipeline(LogisticRegression())])
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_members_are_trained_as_scikit_learn_is_configured(data, n_jobs):
+    X, y = data
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    columns = ColumnTransformer([("own", "passthrough", ["a"])], verbose_feature_names_out=False)
+    pipeline = make_pipeline(StandardScaler(), columns, CLF)
+    with sklearn.config_context(transform_output="pandas"):
+        ensemble = MLPDiskEnsemble(pipeline, 2, n_jobs=n_jobs, random_state=0).fit(frame, y)
+    assert [m[-1].feature_names_in_.tolist() for m in ensemble.estimators_] == [["a"]] * 2
+    search = GridSearchCV(pipeline, {"mlpdiskclassifier__lr": [0.01, 0.1]}, cv=2)
+    with sklearn.config_context(transform_output="pandas"):
+        ensemble = MLPDiskEnsemble.from_search(search.fit(frame, y), frame, y, 2, n_jobs=n_jobs)
+    assert [m[-1].feature_names_in_.tolist() for m in ensemble.estimators_] == [["a"]] * 2
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_with_metadata_routing_the_steps_say_who_gets_the_weights(data, n_jobs):
+    X, y = data
+    weights = np.arange(len(y)) % 3
+    pipeline = make_pipeline(StandardScaler(), CLF)
+    expected = MLPDiskEnsemble(pipeline, 2, random_state=0).fit(X, y, weights).predict_proba(X)
+    with sklearn.config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=False),
+            clone(CLF).set_fit_request(sample_weight=True),
+        )
+        ensemble = MLPDiskEnsemble(pipeline, 2, n_jobs=n_jobs, random_state=0)
+        proba = ensemble.fit(X, y, weights).predict_proba(X)
+        with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+            ensemble.set_params(estimator=make_pipeline(StandardScaler(), CLF)).fit(X, y, weights)
+    np.testing.assert_array_equal(proba, expected)
+
+
+@pytest.mark.parametrize(
+    "estimator", [[], [CLF, "mlp"], make_pipeline(LogisticRegression()), Pipeline([])]
+)
 def test_members_that_are_no_classifiers_of_ours_are_refused(data, estimator):
     with pytest.raises(TypeError, match="estimator must hold MLPDiskClassifiers, or pipelines"):
         MLPDiskEnsemble(estimator).fit(*data)

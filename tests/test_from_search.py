@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from scipy.stats import loguniform
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -58,6 +59,22 @@ def test_each_choice_is_the_best_that_there_is(search, data):
         losses = [log_loss(y, (total + proba) / n_chosen) for proba in held_out]
         assert losses[chosen] == pytest.approx(min(losses))
         total = total + held_out[chosen]
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.coo_matrix, sparse.dok_array])
+def test_rows_may_be_of_every_sparse_format(data, kind):
+    X, y = data
+    search = GridSearchCV(CLF, GRID, cv=3).fit(kind(X), y)
+    ensemble, expected = (from_search(search, rows, y, 3, random_state=0) for rows in (kind(X), X))
+    np.testing.assert_array_equal(ensemble.predict_proba(X), expected.predict_proba(X))
+
+
+def test_a_search_without_a_score_is_refused(data):
+    search = GridSearchCV(CLF, GRID, scoring=lambda *args: np.nan, refit=False, cv=3)
+    with pytest.warns(UserWarning, match="non-finite"):
+        search.fit(*data)
+    with pytest.raises(ValueError, match="None of the search's candidates has a score"):
+        from_search(search, *data)
 
 
 def test_the_ensemble_is_a_plain_one(search, data):

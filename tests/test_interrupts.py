@@ -13,7 +13,7 @@ import random
 import signal
 import sys
 import warnings
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import cycle, pairwise
 from pathlib import Path
@@ -475,6 +475,58 @@ def test_a_fit_is_the_same_whatever_torch_is_told_about_gradients(mode, fused):
     assert all(map(np.array_equal, read_weights(clf), read_weights(expected)))
     clf.module_(torch.zeros(1, 2)).sum().backward()
     assert all(p.grad is not None for p in clf.module_.parameters())
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        lambda: default_dtype(torch.float64),
+        lambda: default_dtype(torch.bfloat16),
+        # It holds no numbers: what lies on it cannot be computed with.
+        lambda: torch.device("meta"),
+    ],
+    ids=["float64", "bfloat16", "on meta"],
+)
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"dropout": 0.3, "optimizer": "adam", "optimizer_params": {"eps": 1e-6}},
+        {"dropout": 0.3, "optimizer": "adam", "early_stopping": True, "fused": False},
+        {"optimizer": "nadam"},
+        {"optimizer": "lbfgs", "lr": "auto"},
+    ],
+    ids=["kernel", "adam", "loop", "nadam", "lbfgs"],
+)
+@pytest.mark.filterwarnings("ignore:max_epochs=:sklearn.exceptions.ConvergenceWarning")
+def test_all_is_the_same_whatever_torch_makes_of_a_tensor_by_default(tmp_path, params, defaults):
+    path = tmp_path / "model.safetensors"
+
+    def run():
+        clf = make_clf(random_state=0, **params).fit(X, Y)
+        # A notebook shows it so.
+        clf._repr_html_()
+        results = [clf.predict_proba(X), clf.hidden_activations(X), *read_weights(clf)]
+        results.append(pickle.loads(pickle.dumps(clf)).predict_proba(X))
+        clf.save(path)
+        loaded = MLPDiskClassifier.load(path).partial_fit(X, Y)
+        loaded.save(path)
+        return [*results, loaded.predict_proba(X), clf.partial_fit(X, Y).predict_proba(X)]
+
+    expected = run()
+    before = torch.empty(0)
+    with defaults():
+        found, after = run(), torch.empty(0)
+        assert (after.dtype, after.device) != (before.dtype, before.device)
+    assert all(map(np.array_equal, found, expected))
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_options_are_used(capsys, tmp_path, monkeypatch):
         (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
         (["--n-samples", "-5"], "'n_samples' parameter .* Got -5"),
         (["--n-samples", "0"], "0 sample"),
+        (["--n-samples", "1"], "all points are of one class, .* Take more points, or use --no-p"),
         (["--batch-size", "0"], "'batch_size' parameter .* Got 0"),
         (["--lr", "-1"], "'lr' parameter .* Got -1"),
         (["--hidden", "64,x"], "argument --hidden: invalid comma-separated list of ints"),

@@ -447,6 +447,14 @@ def test_entries_of_optimizer_params_are_parameters(make_clf, disk):
     assert (group["betas"], group["eps"]) == ((0.5, 0.9), 1e-3)
 
 
+def test_entries_are_set_in_a_dict_only(make_clf):
+    clf = make_clf(optimizer_params=[("betas", (0.5, 0.9))])
+    match = r"optimizer_params must be a dict or None for optimizer_params__eps .* Got \[\('betas'"
+    with pytest.raises(TypeError, match=match):
+        clf.set_params(lr=0.5, optimizer_params__eps=1.0)
+    assert clf.lr == make_clf().lr
+
+
 def test_a_search_reaches_entries_of_optimizer_params(make_clf, disk):
     pipeline = make_pipeline(StandardScaler(), make_clf(optimizer="adam", lr=0.02))
     name = "mlpdiskclassifier__optimizer_params__betas"

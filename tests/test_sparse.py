@@ -88,6 +88,21 @@ def test_partial_fit_and_validation_data(make_clf, get_weights):
     assert clfs[0].validation_loss_curve_[:3] == clfs[1].validation_loss_curve_[:3]
 
 
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_array, sparse.coo_array])
+def test_entries_that_occur_twice_are_added_before_they_are_rounded(make_clf, get_weights, kind):
+    rows = sparse.csr_array(X)
+    parts = np.random.default_rng(0).normal(size=2 * rows.nnz), np.repeat(rows.indices, 2)
+    rows = sparse.csr_array((*parts, 2 * rows.indptr), shape=X.shape)
+    rows = rows if kind is sparse.csr_matrix else kind(rows)
+    clf = make_clf().fit(rows, Y)
+    assert all(
+        map(np.array_equal, get_weights(clf), get_weights(make_clf().fit(rows.toarray(), Y)))
+    )
+    large = sparse.csr_matrix((np.float32([3e38, 3e38]), [0, 0], [0, 2]), shape=(1, 30))
+    with pytest.raises(ValueError, match="Input X contains infinity"):
+        clf.predict(kind(large))
+
+
 def test_entries_that_occur_twice_are_added_and_left_as_they_are(make_clf, get_weights):
     once = sparse.csr_array(X)
     data, indices = np.repeat(once.data / 2, 2), np.repeat(once.indices, 2)

@@ -79,11 +79,18 @@ def test_the_patience_and_what_counts_as_progress(overfit, noisy):
         clf.fit(X, y, X_val=validation[0], y_val=validation[1])
         misses, lowest = [], np.inf
         for loss in clf.validation_loss_curve_:
-            misses.append(loss > lowest - tol)
+            misses.append(not loss < lowest - tol)
             lowest = min(loss, lowest)
         assert misses[-patience:] == [True] * patience
         for i in range(len(misses) - patience):
             assert not all(misses[i : i + patience])
+
+
+def test_a_loss_that_stands_still_is_no_progress(overfit, noisy):
+    X, y, *_ = noisy
+    clf = overfit(early_stopping=True, n_iter_no_change=3, tol=0.0, lr=1e-30).fit(X, y)
+    assert len(set(clf.validation_loss_curve_)) == 1
+    assert (clf.n_iter_, clf.best_epoch_) == (4, 1)
 
 
 def test_rows_are_held_out_class_by_class(overfit, disk):

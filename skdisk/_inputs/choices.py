@@ -114,7 +114,9 @@ def _resolve_own(cls, own, known, n_rows):
 
 def _try_steps(cls, arguments, known):
     """Make two steps, so that what an optimiser refuses is refused before a training."""
-    parameters = [torch.zeros(shape, requires_grad=True) for shape in ((2, 3), (2,))]
+    # As those of the network are, whatever torch's default dtype is.
+    of_network = {"dtype": torch.float32, "requires_grad": True}
+    parameters = [torch.zeros(shape, **of_network) for shape in ((2, 3), (2,))]
     try:
         optimizer = cls(parameters, **arguments)
         for name, value in arguments.items():

@@ -298,7 +298,8 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     _check_numbers(arguments, f"an argument of {cls.__name__}")
     if noted is None and takes_surely(cls, arguments):
         return
-    parameters = [torch.zeros(shape, device=device, requires_grad=True) for shape in shapes]
+    of_network = {"dtype": torch.float32, "requires_grad": True}
+    parameters = [torch.zeros(shape, device=device, **of_network) for shape in shapes]
     optimizer = cls(parameters, **arguments)
     if noted is not None:
         what = f"a setting or memory of {cls.__name__}"
@@ -314,7 +315,7 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     # Schedulers of torch begin at initial_lr.
     for lr in (group["lr"], group.get("initial_lr", group["lr"])):
         options = {name: group[name] for name in known if name != "params"} | {"lr": lr}
-        make_short_step(cls([torch.zeros(1, requires_grad=True)], **options))
+        make_short_step(cls([torch.zeros(1, **of_network)], **options))
     # The step that compares all shapes.
     group.update({name: False for name in WAYS if name in group})
     make_short_step(optimizer)

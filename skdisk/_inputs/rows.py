@@ -41,19 +41,20 @@ def check_rows(estimator, X, *, reset, name="X"):
         checked = check_tensor(X.detach(), name)
     else:
         X = _as_container(X, name)
+        if sparse.issparse(X):
+            # Before they are rounded to float32, and checked: an entry may be a sum.
+            X = _as_csr(X)
         # Values beyond float32 become infinite here, and are refused as such; so does the sum of
         # large values, or it becomes NaN, which says nothing of them.
         with np.errstate(over="ignore", invalid="ignore"):
             checked = check_array(
                 X,
-                accept_sparse=["csr", "csc"],
+                accept_sparse="csr",
                 dtype=np.float32,
                 order="C",
                 estimator=estimator,
                 input_name=name,
             )
-        if sparse.issparse(checked):
-            checked = _as_csr(checked)
     _check_features(estimator, X, reset, name)
     return checked
 

@@ -83,7 +83,7 @@ def draw_parameters(layer_sizes, generator=None):
     """
     bounds = [1 / math.sqrt(n_in) for n_in in layer_sizes[:-1] for _ in range(2)]
     return [
-        torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        torch.empty(shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
         for shape, bound in zip(list_shapes(layer_sizes), bounds, strict=True)
     ]
 

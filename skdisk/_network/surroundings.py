@@ -1,9 +1,9 @@
 """What torch and Python have set when a public call begins, and have again when it has ended.
 
-Gradient and inference mode, the number of threads, the warning filters and what NumPy does about
-overflows are noted and restored here, the last by `leave_numpy_as_found` where a call does not
-enter torch. Global generators need no note: nothing in skdisk draws from them. torch and NumPy
-only.
+Gradient and inference mode, the default device, the number of threads, the warning filters and
+what NumPy does about overflows are noted and restored here, the last by `leave_numpy_as_found`
+where a call does not enter torch. Global generators need no note: nothing in skdisk draws from
+them. torch and NumPy only.
 """
 
 import functools
@@ -13,6 +13,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -170,7 +171,9 @@ def leave_as_found(function: _Function) -> _Function:
         try:
             try:
                 found.prepare()
-                return function(*args, **kwargs)
+                # Of the parameter `device`, not of torch's default, are all tensors.
+                with nullcontext() if torch.empty(0).is_cpu else torch.device("cpu"):
+                    return function(*args, **kwargs)
             except BaseException as error:
                 found.clean_up(error)
                 words = _describe_want_of_memory(error, function)

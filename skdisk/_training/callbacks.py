@@ -54,7 +54,7 @@ class BestEpoch:
         """Compare the epoch with the best one; stop when the patience has ended."""
         epoch, loss = len(state.history), state.last_row["valid_loss"]
         _, lowest, _ = self.best
-        self.misses = self.misses + 1 if loss > lowest - self.tol else 0
+        self.misses = 0 if loss < lowest - self.tol else self.misses + 1
         if loss < lowest:
             self.best_before, self.best = self.best, (epoch, loss, state.copy_weights())
         return self.misses >= self.patience

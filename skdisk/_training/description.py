@@ -91,7 +91,7 @@ def describe(settings, state):
     else:
         arrays, made = _kernel.State(None), state.net.optimizer_
         parameters = list(state.net.module_.parameters())
-        optimizer = [made.state.get(p) for p in parameters]
+        optimizer = [_map(made.state.get(p), torch.Tensor, _as_float32) for p in parameters]
         groups = [{**group, "params": None} for group in made.param_groups]
     return {
         "settings": described | {"optimizer": settings.optimizer.__name__},
@@ -149,6 +149,11 @@ def _map(value, kind, convert):
     if type(value) in (list, tuple):
         return type(value)(_map(item, kind, convert) for item in value)
     return value
+
+
+def _as_float32(tensor):
+    # torch counts the steps of an optimiser in its default dtype, which may be float64.
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
 def _to_arrays(value):

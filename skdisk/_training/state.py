@@ -342,7 +342,7 @@ def _fill_net(net, arrays):
                 values[name] = torch.empty_like(p, requires_grad=False)
         # SGD counts no steps.
         if "exp_avg" in arrays.memory:
-            values["step"] = torch.tensor(float(arrays.n_steps))
+            values["step"] = torch.tensor(arrays.n_steps, dtype=torch.float32)
     for name, flat in arrays.memory.items():
         unflatten(flat, [optimizer.state[p][name] for p in parameters])
     # Schedulers of torch ask whether there was a step, which the optimiser itself notes otherwise.
