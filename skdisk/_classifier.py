@@ -56,7 +56,7 @@ from ._network.surroundings import explain_want_of_memory, leave_as_found
 from ._persistence import FITTED, from_plain, load, save, to_plain
 from ._training.batches import WeightedDataset, as_rows
 from ._training.callbacks import BestEpoch, FitTasks, PrintTenLines, ShowProgress
-from ._training.loop import Ending, Plan, train
+from ._training.loop import Ending, Plan, Result, train
 from ._training.optimizers import Convergence, FullBatchLBFGS
 from ._training.state import Settings, begin, go_on
 
@@ -84,6 +84,11 @@ def _find_callback_class(item):
     """Find the class of an item of `callbacks`: a callback, its class, or a pair with a name."""
     callback = item[1] if isinstance(item, tuple) and len(item) == 2 else item
     return callback if isinstance(callback, type) else type(callback)
+
+
+def _have_scheduler(callbacks):
+    """Tell whether one of the callbacks sets the learning rate."""
+    return any(issubclass(_find_callback_class(item), LRScheduler) for item in callbacks)
 
 
 class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassifier):
@@ -131,7 +136,7 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         How the learning rate changes from epoch to epoch of `fit`. "cosine" falls from `lr`
         towards 0 (`CosineAnnealingLR`); "one_cycle" rises to `lr` and falls again (`OneCycleLR`);
         both over `max_epochs` epochs. "plateau" halves the rate at each fourth epoch in a row in
-        which the loss has not fallen by `tol` below its lowest (`ReduceLROnPlateau`): the
+        which the loss has not fallen by `tol` below the last that had (`ReduceLROnPlateau`): the
         validation loss, without validation the training loss. For others, give a
         `skorch.callbacks.LRScheduler`; one among the `callbacks` takes the place of this
         parameter. `partial_fit` takes `lr` as it is, call after call.
@@ -163,8 +168,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
     n_iter_no_change : int, default=10
         How many epochs in a row `early_stopping` waits for progress.
     tol : float in [0, inf), default=1e-4
-        By how many nats the loss that `early_stopping` or "plateau" watches must fall below its
-        lowest for that to be progress.
+        By how many nats the loss that `early_stopping` watches must fall below its lowest for that
+        to be progress; the one that "plateau" watches, below the last that was progress.
     callbacks : list of skorch callbacks, default=None
         Callbacks, or pairs `(name, callback)`, as for `skorch.NeuralNet`. They see the labels as
         positions in `classes_`, several labels a row as a matrix of 0.0 and 1.0.
@@ -258,10 +263,11 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
     `-log(1 - sigmoid(z))` where not, as in `MLPClassifier`.
 
     Weights are frequencies: a row that weighs twice as much as another counts as if it were there
-    twice. They are `sample_weight` times the class's weight, divided by their mean over the rows
-    of a call, so that their scale means nothing. Rows of weight 0 are left out. Weights that are
-    whole numbers are repetitions of rows, for dropout and for the rows that `early_stopping` holds
-    out as well: both are drawn from the rows' values.
+    twice, except that "auto" (`max_epochs`, `weight_decay`) goes by the number of rows. They are
+    `sample_weight` times the class's weight, divided by their mean over the rows of a call, so
+    that their scale means nothing. Rows of weight 0 are left out. Weights that are whole numbers
+    are repetitions of rows, for dropout and for the rows that `early_stopping` holds out as well:
+    both are drawn from the rows' values. Where all weights are equal they are as good as none.
 
     Gradient descent needs features of similar scale, around 0 and not far from 1 in size: put a
     `StandardScaler` before it. A fit warns of features whose standard deviations are more than a
@@ -820,7 +826,14 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
         fitted = {name: getattr(self, name) for name in names if hasattr(self, name)}
         context = self._init_callback_context(max_subtasks=plan.n_epochs)
         context.call_on_fit_task_begin(estimator=self, **given)
-        tasks = FitTasks(self, context, given, lambda state: {**fitted, "_state": state})
+        first_epoch = len(self._state.history)
+
+        def make_attributes(state):
+            # The training itself goes on: what a callback keeps must not go on with it.
+            now = go_on(state, plan.settings, plan.settings)
+            return {**fitted, "_state": now, "_result": Result(first_epoch)}
+
+        tasks = FitTasks(self, context, given, make_attributes)
         plan = plan._replace(watchers=(tasks, *plan.watchers))
         self._result, interrupt = train(plan, self._state)
         if interrupt is None:
@@ -900,7 +913,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
     def _make_callbacks(self, n_epochs, whole_fit):
         """Make the list of the user's callbacks and those that the parameters ask for."""
         callbacks = list(self.callbacks or [])
-        if isinstance(self.lr_schedule, LRScheduler) and whole_fit:
+        is_own = isinstance(self.lr_schedule, LRScheduler) and not _have_scheduler(callbacks)
+        if is_own and whole_fit:
             # A copy: a schedule in use holds the optimiser, and a fit must change no parameter.
             callbacks.append(copy.deepcopy(self.lr_schedule))
         keeps_best = self.early_stopping and whole_fit
@@ -913,10 +927,8 @@ class MLPDiskClassifier(CallbackSupportMixin, FittedNetwork, ProbabilisticClassi
 
     def _compute_learning_rates(self, settings, n_epochs, whole_fit):
         """Compute the learning rate of each epoch; None where it is constant or a callback's."""
-        classes = map(_find_callback_class, settings.callbacks)
-        is_scheduled = any(issubclass(cls, LRScheduler) for cls in classes)
         # The line search of L-BFGS finds the length of each step itself.
-        is_free = is_scheduled or settings.optimizer is FullBatchLBFGS
+        is_free = _have_scheduler(settings.callbacks) or settings.optimizer is FullBatchLBFGS
         if not whole_fit or is_free or self.lr_schedule == "constant":
             return None
         lr = settings.optimizer_arguments["lr"]

@@ -31,7 +31,12 @@ except ModuleNotFoundError:
         return method
 
 
+# What scikit-learn keeps on an estimator for its callbacks while a fit goes on. The copies that it
+# gives them have it as well, and would otherwise be refused by `save`.
+OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+
 __all__ = [
+    "OF_RUNNING_FIT",
     "CallbackSupportMixin",
     "Interval",
     "StrOptions",

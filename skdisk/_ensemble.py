@@ -4,7 +4,7 @@ They are alike, or chosen from a search by what they are worth together.
 """
 
 from itertools import cycle
-from numbers import Integral
+from numbers import Integral, Number
 from typing import Any, Self
 
 import joblib
@@ -78,12 +78,20 @@ def _fit_member(member, X, y, sample_weight):
     return member.fit(X, y, **weights)
 
 
+def _identify(value):
+    """Give equal plain values one name; of others each its own: scikit-learn shortens theirs."""
+    is_plain = isinstance(value, Number | str | tuple | None)
+    return repr(value) if is_plain else id(value)
+
+
 def _list_candidates(search, n_candidates):
     """List the best candidates of a fitted search, best first, as estimators to be fitted."""
-    if not all(hasattr(search, name) for name in ("estimator", "cv", "refit")):
+    is_search = all(hasattr(search, name) for name in ("estimator", "cv", "refit"))
+    if is_search:
+        check_is_fitted(search, "cv_results_")
+    results = getattr(search, "cv_results_", {})
+    if not is_search or "params" not in results:
         raise TypeError(f"search must be a search such as GridSearchCV. Got {search!r}.")
-    check_is_fitted(search, "cv_results_")
-    results = search.cv_results_
     scores = results.get("mean_test_score", results.get(f"mean_test_{search.refit}"))
     if scores is None:
         names = [name.removeprefix("mean_test_") for name in results if "mean_test_" in name]
@@ -102,7 +110,8 @@ def _list_candidates(search, n_candidates):
         params = results["params"][position]
         if getattr(search, "resource", None) in params:
             params = params | {search.resource: search.n_resources_[-1]}
-        candidates.setdefault(repr(params), params)
+        key = tuple((name, _identify(value)) for name, value in params.items())
+        candidates.setdefault(key, params)
     return [
         clone(search.estimator).set_params(**clone(params, safe=False))
         for params in [*candidates.values()][:n_candidates]

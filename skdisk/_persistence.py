@@ -22,6 +22,7 @@ import torch
 from safetensors.numpy import load as load_arrays
 from sklearn.utils.validation import check_is_fitted
 
+from ._compat import OF_RUNNING_FIT
 from ._inputs.choices import resolve_device
 from ._inputs.file_checks import (
     LABEL_DTYPE,
@@ -292,7 +293,7 @@ def _check_again(estimator, metadata, data):
     names = [
         name
         for name, value in vars(estimator).items()
-        if name not in (*FITTED, *SET_BY, *LOST, "device")
+        if name not in (*FITTED, *SET_BY, *LOST, *OF_RUNNING_FIT, "device")
         and not (name in vars(again) and _is_same(name, value, vars(again)[name]))
     ]
     if names:

@@ -98,8 +98,12 @@ def _encode(classes):
         raise TypeError(
             f"Labels in ONNX are strings or numbers. Got {classes.dtype}: fit on y.astype(str)."
         )
-    is_text = classes.dtype.kind in "OU"
-    return np.char.encode(classes.astype(str)) if is_text else classes.astype(np.int64)
+    if classes.dtype.kind in "OU":
+        # Of a member of an Enum that is a string: its value, and not its name.
+        return np.array([label.encode() for label in classes.tolist()])
+    if classes.max() > np.iinfo(np.int64).max:
+        raise TypeError(f"Numbers in ONNX are int64. Got the label {classes.max()}.")
+    return classes.astype(np.int64)
 
 
 def _convert(scope, operator, container):

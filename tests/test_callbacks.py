@@ -6,7 +6,16 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochTimer, Freezer
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    EpochTimer,
+    Freezer,
+    LoadInitState,
+    TrainEndCheckpoint,
+)
 from skorch.helper import SkorchDoctor
 from torch import nn
 from torch.optim import optimizer
@@ -15,6 +24,52 @@ from torch.utils.data import DataLoader
 from skdisk._training.batches import TensorBatches
 
 SETTINGS = {"hidden_layer_sizes": (16,), "max_epochs": 3}
+
+
+@pytest.mark.parametrize("lr_schedule", ["cosine", "one_cycle", "constant"])
+def test_a_training_begins_after_what_a_callback_loads(
+    make_clf, disk, tmp_path, lr_schedule, fused
+):
+    X, y = disk
+    load = LoadInitState(Checkpoint(dirname=tmp_path, monitor=None))
+    params = {"lr_schedule": lr_schedule, "fused": fused}
+    make_clf(**params, callbacks=[Checkpoint(dirname=tmp_path, monitor=None)]).fit(*disk)
+    clf = make_clf(**params, max_epochs=5, callbacks=[load]).fit(X, y, X_val=X, y_val=y)
+    assert clf.n_iter_ == 3 + 5
+    assert clf.best_loss_ == min(clf.validation_loss_curve_[3:])
+    if lr_schedule != "constant":
+        plain = make_clf(**params, max_epochs=5).fit(X, y)
+        assert clf.history_["lr"][3:].tolist() == plain.history_["lr"].tolist()
+
+
+def test_what_is_saved_at_the_end_is_the_network_that_is_kept(make_clf, disk, tmp_path, fused):
+    X, y = disk
+    save = TrainEndCheckpoint(dirname=tmp_path)
+    params = {"early_stopping": True, "max_epochs": 9, "fused": fused}
+    # Of the wrong labels the loss rises: the best epoch is not the last.
+    clf = make_clf(**params, callbacks=[save]).fit(X, y, X_val=X, y_val=1 - y)
+    assert clf.best_epoch_ < clf.n_iter_
+    saved = torch.load(tmp_path / "train_end_params.pt")
+    for name, values in clf.module_.state_dict().items():
+        assert torch.equal(saved[name], values)
+
+
+@pytest.mark.parametrize("lr", [np.nan, np.inf, -0.1])
+def test_a_rate_that_is_none_ends_both_ways_of_training_alike(make_clf, disk, lr):
+    class Set(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            if len(net.history) == 3:
+                net.optimizer_.param_groups[0]["lr"] = lr
+
+    def fit(fused):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return make_clf(max_epochs=4, callbacks=[Set()], fused=fused).fit(*disk)
+
+    auto, loop = fit("auto"), fit(False)
+    assert auto.n_iter_ == loop.n_iter_ == (4 if lr < 0 else 2)
+    assert not auto.fused_
+    np.testing.assert_allclose(auto.predict_proba(disk[0]), loop.predict_proba(disk[0]), rtol=1e-4)
 
 
 class ChangeOnce(Callback):

@@ -1,5 +1,6 @@
 """`MLPDiskEnsemble.from_search`: a greedy choice out of a fitted search, refitted and voting."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from scipy import sparse
 from scipy.stats import loguniform
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401 - makes the next import work
 from sklearn.linear_model import LogisticRegression
@@ -67,6 +69,27 @@ def test_rows_may_be_of_every_sparse_format(data, kind):
     search = GridSearchCV(CLF, GRID, cv=3).fit(kind(X), y)
     ensemble, expected = (from_search(search, rows, y, 3, random_state=0) for rows in (kind(X), X))
     np.testing.assert_array_equal(ensemble.predict_proba(X), expected.predict_proba(X))
+
+
+def test_candidates_that_scikit_learn_shortens_alike_are_two(data):
+    X = np.random.default_rng(0).normal(size=(90, 80))
+    names = [f"c{i}" for i in range(80)]
+    columns = [names[:40], [*names[:39], "c60"]]
+    scalers = [ColumnTransformer([("own", StandardScaler(), some)]) for some in columns]
+    assert repr(scalers[0]) == repr(scalers[1])
+    pipeline = Pipeline([("scaler", scalers[0]), ("clf", CLF)])
+    rows, y = pd.DataFrame(X, columns=names), (X[:, 60] > 0).astype(int)
+    # To the search both are as good; the second one is better.
+    search = GridSearchCV(pipeline, {"scaler": scalers}, scoring=lambda *args: 0.0, cv=2)
+    ensemble = from_search(search.fit(rows, y), rows, y, 1)
+    assert ensemble.estimators_[0][0].transformers_[0][2] == columns[1]
+
+
+def test_results_of_another_form_are_refused(search, data):
+    other = copy.copy(search)
+    other.cv_results_ = {"mean_test_score": [0.5]}
+    with pytest.raises(TypeError, match=r"search must be a search such as GridSearchCV\. Got"):
+        from_search(other, *data)
 
 
 def test_a_search_without_a_score_is_refused(data):

@@ -1,5 +1,6 @@
 """`skdisk.onnx`: skl2onnx converts our estimators; onnxruntime computes what they compute."""
 
+import enum
 import importlib
 import re
 import sys
@@ -209,6 +210,27 @@ def test_a_network_that_somebody_has_changed_is_refused():
     clf.module_.layers[1] = torch.nn.Hardtanh()
     with pytest.raises(TypeError, match=r"(?s)has been replaced or changed.*Hardtanh.*Fit it"):
         to_onnx(clf, X[:1])
+
+
+class Place(str, enum.Enum):  # noqa: UP042 - a StrEnum shows its strings
+    """Strings whose names are not what they are."""
+
+    INSIDE = "in"
+    OUTSIDE = "out"
+
+
+def test_labels_that_are_an_enum_are_their_strings():
+    clf = clone(CLF).fit(X, [[Place.INSIDE, Place.OUTSIDE][n % 2] for n in N])
+    labels, _ = start(clf, X, {"zipmap": False}).run(None, {"X": X.astype(np.float32)})
+    assert labels.tolist() == [label.value for label in clf.predict(X)]
+
+
+def test_labels_beyond_int64_are_refused():
+    clf = clone(CLF).fit(X, (N % 2).astype(np.uint64) + np.uint64(2**63))
+    with pytest.raises(
+        TypeError, match=r"Numbers in ONNX are int64\. Got the label 92233720368547"
+    ):
+        to_onnx(clf, X[:1], options={"zipmap": False})
 
 
 def test_dates_are_no_labels_of_onnx():

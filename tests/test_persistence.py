@@ -1194,3 +1194,15 @@ def test_a_plain_network_knows_nothing_of_skdisk(lesson):
     buffer = io.BytesIO()
     torch.save(network, buffer)
     assert b"skdisk" not in buffer.getvalue()
+
+
+def test_a_scheduler_that_is_set_again_goes_on_where_it_was(make_clf, disk, path):
+    def schedule():
+        return LRScheduler(StepLR, step_size=1, gamma=0.5)
+
+    clf = make_clf(lr_schedule=schedule(), warm_start=True).fit(*disk)
+    with pytest.warns(UserWarning, match="lr_schedule"):
+        clf.save(path)
+    loaded = MLPDiskClassifier.load(path).set_params(lr_schedule=schedule())
+    histories = [c.fit(*disk).history_.drop(columns="seconds") for c in (clf, loaded)]
+    pd.testing.assert_frame_equal(*histories)

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skdisk import make_disk
+from skdisk import LossCurveDisplay, MLPDiskClassifier, make_disk
 
 callback = pytest.importorskip("sklearn.callback", reason="scikit-learn 1.8 has no callbacks")
 ProgressBar, ScoringMonitor = callback.ProgressBar, callback.ScoringMonitor
@@ -112,6 +112,35 @@ def test_a_callback_may_keep_the_estimator_of_each_epoch(make_clf, disk, fused):
     for n_epochs, clf in enumerate(kept, start=1):
         whole = make_clf(max_epochs=n_epochs, fused=fused).fit(*disk)
         np.testing.assert_array_equal(clf.predict_proba(X), whole.predict_proba(X))
+
+
+class KeepAsItIs(Record):
+    """A callback that keeps the estimator of each epoch, and what it predicts then."""
+
+    def __init__(self, X):
+        super().__init__()
+        self.X, self.kept = X, []
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        if context.task_name == "epoch":
+            self.kept.append((fitted_estimator, fitted_estimator.predict_proba(self.X)))
+
+
+def test_an_estimator_that_is_kept_stays_that_of_its_epoch(make_clf, disk, tmp_path, fused):
+    X, y = disk
+    keep = KeepAsItIs(X)
+    make_clf(fused=fused).set_callbacks(keep).fit(X, y, X_val=X[:50], y_val=y[:50])
+    assert len(keep.kept) == 3
+    for n_epochs, (clf, proba) in enumerate([*keep.kept], start=1):
+        assert clf.n_iter_ == len(LossCurveDisplay.from_estimator(clf).train_loss[0]) == n_epochs
+        np.testing.assert_array_equal(clf.predict_proba(X), proba)
+        assert clf.best_loss_ == min(clf.validation_loss_curve_)
+        with pytest.warns(UserWarning, match="nothing from set_callbacks"):
+            clf.save(tmp_path / "epoch.safetensors")
+        loaded = MLPDiskClassifier.load(tmp_path / "epoch.safetensors")
+        np.testing.assert_array_equal(loaded.predict_proba(X), proba)
+        # The others stay as they are where one goes on.
+        clf.partial_fit(X, y)
 
 
 class HookModules(Record):

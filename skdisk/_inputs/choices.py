@@ -203,7 +203,7 @@ class Plateau:
 
     def end_epoch(self, state):
         """Look at the loss of the epoch; stop no training."""
-        row = state.history[-1]
+        row = state.last_row
         loss = row.get("valid_loss", row["train_loss"])
         if loss < self.lowest - self.tol:
             self.lowest, self.misses = loss, 0

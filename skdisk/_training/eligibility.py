@@ -54,6 +54,8 @@ def _find_optimizer(plan, net):
         options.append("decoupled_weight_decay")
     if options:
         return f"the optimizer has the option {options[0]}, which the kernel does not know"
+    if not 0 <= group.get("lr", 0) < math.inf:
+        return f"somebody has set the learning rate to {group['lr']}"
     return None
 
 

@@ -91,9 +91,9 @@ def train(plan, state):
             interrupt = error
             training.go_back()
             # A callback's last hook may count on an epoch where there is none.
+            training.end_watching()
             with suppress(Exception):
                 training.tell_the_end()
-            training.end_watching()
         finally:
             signals.stop_listening()
             training.put_in_order()
@@ -192,7 +192,8 @@ class _Training:
             check_monitors(self.state.net, self.plan.validation is not None)
             if self._notify("on_train_begin", X=self.plan.train.X, y=self.plan.train.y):
                 self.result.ending = Ending.STOPPED
-            # A callback may have changed anything, the size of the batches too.
+            # A callback may have changed anything, the history and the size of the batches too.
+            self.result.first_epoch = len(self.state.history)
             self.batches = self._make_batches()
             self._look_for_obstacles()
         n_left = self.plan.n_epochs
@@ -206,9 +207,9 @@ class _Training:
                 n_left -= 1
             else:
                 n_left -= self._run_piece(n_left, start)
+        self.end_watching()
         self.noted = note(self.state)
         self.tell_the_end()
-        self.end_watching()
 
     def tell_the_end(self):
         """Tell skorch's callbacks that the training has ended."""

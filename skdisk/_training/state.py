@@ -16,6 +16,7 @@ from skorch.history import History
 from .. import _kernel
 from .._network.mlp import MLP, draw_parameters, flatten, unflatten
 from .net import OF_MODULE, OF_OUTPUT, DiskNet, without_batches
+from .optimizers import FullBatchLBFGS
 
 # Options by whose being on or off torch's optimisers remember more of a parameter, or less.
 OPTIONS_OF_MEMORY = ("momentum", "amsgrad", "centered")
@@ -150,7 +151,12 @@ def go_on(earlier, before, settings):
         )
     generator = torch.Generator()
     generator.set_state(earlier.generator.get_state())
-    keeps_memory = _describe_memory(before) == _describe_memory(settings)
+    # What L-BFGS remembers is the loss of the earlier rows: with others, or other weights than
+    # those of the last epoch, it takes the place where it begins for a minimum.
+    keeps_memory = (
+        _describe_memory(before) == _describe_memory(settings)
+        and settings.optimizer is not FullBatchLBFGS
+    )
     if earlier.net is None:
         arrays = earlier.arrays if keeps_memory else _kernel.State(earlier.arrays.parameters)
         return State(arrays, generator, earlier.history)
@@ -223,16 +229,20 @@ def _find_initialised(callbacks, net):
 def _resume_optimizer(net, earlier):
     """Take over what the optimiser of an earlier state's net remembers.
 
-    The learning rate, which a schedule may have changed, is the net's own again, unless an
-    LRScheduler goes on with it. Other settings that the optimiser has now, the net keeps if they
-    were asked for, and takes over if somebody has changed them since.
+    The learning rate, and the momentum, which a schedule may have changed, are the net's own
+    again, unless an LRScheduler goes on with them. Other settings that the optimiser has now, the
+    net keeps if they were asked for, and takes over if somebody has changed them since.
     """
     own, before = net.optimizer_, earlier.net.optimizer_
     changed = {
         name: value for name, value in own.defaults.items() if value != before.defaults[name]
     }
-    if not (_has_scheduler(net) and _has_scheduler(earlier.net)):
+    # Also where the scheduler itself is not kept, in a file.
+    was_scheduled = any("initial_lr" in group for group in before.param_groups)
+    if not (_has_scheduler(net) and was_scheduled):
         changed["lr"] = net.lr
+        of_schedules = ("momentum", "betas") if was_scheduled else ()
+        changed |= {name: own.defaults[name] for name in of_schedules if name in own.defaults}
     load_optimizer(own, list(net.module_.parameters()), note(earlier))
     for group in own.param_groups:
         group.update(changed)
