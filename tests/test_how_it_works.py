@@ -129,6 +129,10 @@ def set_a_method(net):
     net.train_step = net.train_step
 
 
+def set_a_rate(net):
+    net.optimizer_.param_groups[0]["lr"] = -0.1
+
+
 def set_batches(net):
     net.iterator_train = lambda *args, **kwargs: list(TensorBatches(*args, **kwargs))
 
@@ -147,6 +151,7 @@ CAUSES = {
     "the criterion is": {"function": change_the_loss},
     "the criterion has weights": {"function": weigh_the_loss},
     "the optimizer has hooks": {"function": hook_the_optimizer},
+    "the learning rate is": {"function": set_a_rate},
     "the optimizer has more": {"function": add_a_group},
     "the optimizer has other": {"function": forget_a_parameter},
     "the net has a method": {"function": set_a_method},

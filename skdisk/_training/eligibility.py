@@ -55,7 +55,7 @@ def _find_optimizer(plan, net):
     if options:
         return f"the optimizer has the option {options[0]}, which the kernel does not know"
     if not 0 <= group.get("lr", 0) < math.inf:
-        return f"somebody has set the learning rate to {group['lr']}"
+        return f"the learning rate is {group['lr']}, not a finite number of at least 0"
     return None
 
 
