@@ -114,9 +114,7 @@ def _resolve_own(cls, own, known, n_rows):
 
 def _try_steps(cls, arguments, known):
     """Make two steps, so that what an optimiser refuses is refused before a training."""
-    # As those of the network are, whatever torch's default dtype is.
-    of_network = {"dtype": torch.float32, "requires_grad": True}
-    parameters = [torch.zeros(shape, **of_network) for shape in ((2, 3), (2,))]
+    parameters = make_parameters(((2, 3), (2,)))
     try:
         optimizer = cls(parameters, **arguments)
         for name, value in arguments.items():
@@ -136,6 +134,12 @@ def _try_steps(cls, arguments, known):
             f"lr={arguments['lr']!r} or optimizer_params do not suit {cls.__name__}, or that does "
             f"not suit the network: {error}"
         ) from error
+
+
+def make_parameters(shapes, device="cpu"):
+    """Make zeros to try an optimiser on, of the network's dtype whatever torch's default is."""
+    options = {"dtype": torch.float32, "device": device, "requires_grad": True}
+    return [torch.zeros(shape, **options) for shape in shapes]
 
 
 def make_short_step(optimizer):

@@ -21,7 +21,14 @@ from .._compat import Interval, StrOptions, validate_parameter_constraints
 from .._network.mlp import ACTIVATIONS, OUTPUTS, as_probabilities, as_sizes, list_shapes
 from .._training.optimizers import find_optimizer, read_signature
 from .._training.state import load_optimizer
-from .choices import WAYS, check_history_size, make_short_step, resolve_device, takes_surely
+from .choices import (
+    WAYS,
+    check_history_size,
+    make_parameters,
+    make_short_step,
+    resolve_device,
+    takes_surely,
+)
 from .parameters import LARGEST, expect
 
 # How deep lists and dicts may lie within each other; the description itself needs 5 levels.
@@ -298,8 +305,7 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     _check_numbers(arguments, f"an argument of {cls.__name__}")
     if noted is None and takes_surely(cls, arguments):
         return
-    of_network = {"dtype": torch.float32, "requires_grad": True}
-    parameters = [torch.zeros(shape, device=device, **of_network) for shape in shapes]
+    parameters = make_parameters(shapes, device)
     optimizer = cls(parameters, **arguments)
     if noted is not None:
         what = f"a setting or memory of {cls.__name__}"
@@ -315,7 +321,7 @@ def check_optimizer(cls, arguments, device, shapes=((2, 3), (2,)), noted=None):
     # Schedulers of torch begin at initial_lr.
     for lr in (group["lr"], group.get("initial_lr", group["lr"])):
         options = {name: group[name] for name in known if name != "params"} | {"lr": lr}
-        make_short_step(cls([torch.zeros(1, **of_network)], **options))
+        make_short_step(cls(make_parameters([1]), **options))
     # The step that compares all shapes.
     group.update({name: False for name in WAYS if name in group})
     make_short_step(optimizer)

@@ -54,7 +54,7 @@ def _find_optimizer(plan, net):
         options.append("decoupled_weight_decay")
     if options:
         return f"the optimizer has the option {options[0]}, which the kernel does not know"
-    if not 0 <= group.get("lr", 0) < math.inf:
+    if not 0 <= group["lr"] < math.inf:
         return f"the learning rate is {group['lr']}, not a finite number of at least 0"
     return None
 
