@@ -353,6 +353,21 @@ def test_the_bar_of_a_training_that_is_stopped_ends_full(make_clf, disk, capsys)
     assert f"best_epoch={clf.best_epoch_}" in last
 
 
+def test_the_bar_of_a_training_that_fails_is_closed(make_clf, disk, capsys):
+    class Failing(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            if len(net.history) == 3:
+                raise RuntimeError("as a callback may")
+
+    with pytest.raises(RuntimeError, match="as a callback may") as kept:
+        make_clf(verbose=2, max_epochs=4, callbacks=[Failing()]).fit(*disk)
+    assert re.search(r" 2/4 .*\n$", capsys.readouterr().err)
+    make_clf(verbose=2).fit(*disk)
+    # The frames that the exception holds hold the bar: the next one must not be drawn below it.
+    assert kept.tb
+    assert "\x1b[A" not in capsys.readouterr().err
+
+
 class FullDisk(io.StringIO):
     """A file that lets nothing be written."""
 

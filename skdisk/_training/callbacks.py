@@ -187,6 +187,8 @@ class PrintTenLines(Callback):
 class ShowProgress(Callback):
     """Show a progress bar of the epochs with their losses, on a terminal or in a notebook."""
 
+    bar_ = None
+
     def __init__(self, n_epochs, keeps_best):
         self.n_epochs, self.keeps_best = n_epochs, keeps_best
 
@@ -208,7 +210,11 @@ class ShowProgress(Callback):
             self.bar_.set_postfix(self.losses_ | {"best_epoch": best[1]}, refresh=False)
         if self.bar_.n < self.bar_.total:
             show(self._shorten_bar)
-        show(self.bar_.close)
+
+    def close(self):
+        """End the bar, however the training has ended; may be done twice."""
+        if self.bar_ is not None:
+            show(self.bar_.close)
 
     def _shorten_bar(self):
         # In a notebook the bar takes another total from `reset` only, which begins anew.

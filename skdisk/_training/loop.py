@@ -24,6 +24,7 @@ from .._network.noise import hash_rows, make_batch_seeds, make_epoch_seed
 from .._network.prediction import make_network
 from .._network.surroundings import limit_threads
 from .batches import LazyRows, TensorBatches, WeightedDataset
+from .callbacks import ShowProgress
 from .eligibility import find_obstacle, read_settings
 from .net import check_monitors, find_watchers, record_losses
 from .state import Settings, make_net, note, read_arrays, set_back, write_arrays
@@ -221,9 +222,16 @@ class _Training:
             watcher.end_training(self.state)
 
     def put_in_order(self):
-        """Leave the module as those expect it who call it themselves; may be done twice."""
+        """Leave the module as those expect it who call it themselves, and no bar open.
+
+        May be done twice.
+        """
         if self.state.net is not None:
             self.state.net.module_.eval()
+        for callback in self.plan.settings.callbacks:
+            # An open bar would move those of later trainings down, and write among their lines.
+            if isinstance(callback, ShowProgress):
+                callback.close()
 
     def go_back(self):
         """Set the state back to the end of the last whole epoch; may be done twice."""
