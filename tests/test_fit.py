@@ -5,6 +5,7 @@ import gc
 import io
 import pickle
 import re
+import signal
 
 import cloudpickle
 import joblib
@@ -366,6 +367,18 @@ def test_the_bar_of_a_training_that_fails_is_closed(make_clf, disk, capsys):
     # The frames that the exception holds hold the bar: the next one must not be drawn below it.
     assert kept.tb
     assert "\x1b[A" not in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_bar_ends_keeps_the_training(make_clf, disk, monkeypatch):
+    def interrupt(bar):
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+
+    clf = make_clf(verbose=2, max_epochs=4)
+    monkeypatch.setattr("skdisk._training.callbacks.tqdm.close", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(*disk)
+    assert clf.n_iter_ == 4
 
 
 class FullDisk(io.StringIO):

@@ -210,9 +210,10 @@ class ShowProgress(Callback):
             self.bar_.set_postfix(self.losses_ | {"best_epoch": best[1]}, refresh=False)
         if self.bar_.n < self.bar_.total:
             show(self._shorten_bar)
+        self.close()
 
     def close(self):
-        """End the bar, however the training has ended; may be done twice."""
+        """End the bar, also of a training that has failed; may be done twice."""
         if self.bar_ is not None:
             show(self.bar_.close)
 
