@@ -17,6 +17,7 @@ from skdisk import MLPDiskClassifier, make_disk
 
 LR = [1e-3, 3e-3, 1e-2, 3e-2]
 DECAY = [0.0, 1e-4, 1e-3]
+WIDTHS = [(32, 32), (64, 64), (128, 128)]
 LESSON = ((64, 64), 32)
 # How the searches of skdisk run: joblib's backend and how many fits at a time.
 WAYS = {
@@ -66,16 +67,16 @@ def run_search(quick):
     take long enough; what a search costs once is so divided by fewer epochs there.
     """
     X, y = make_disk(300 if quick else 3000, random_state=0)
-    rates = LR[:1] if quick else LR
+    rates, decays = (values[:1] if quick else values for values in (LR, DECAY))
     hidden, batch_size = LESSON
     functions = {
-        name: partial(search, make_classifier(), {"lr": rates, "weight_decay": DECAY}, X, y, way)
+        name: partial(search, make_classifier(), {"lr": rates, "weight_decay": decays}, X, y, way)
         for name, way in WAYS.items()
     }
     functions["skorch, two processes"] = partial(
         search,
         contenders.make_skorch(2, hidden, batch_size, 1),
-        {"lr": rates, "optimizer__weight_decay": DECAY},
+        {"lr": rates, "optimizer__weight_decay": decays},
         X.astype(np.float32),
         y,
         PROCESSES,
@@ -83,7 +84,7 @@ def run_search(quick):
     functions["MLPClassifier, two processes"] = partial(
         search,
         contenders.make_sklearn(hidden, batch_size, 1),
-        {"learning_rate_init": rates, "alpha": DECAY},
+        {"learning_rate_init": rates, "alpha": decays},
         X,
         y,
         PROCESSES,
@@ -102,8 +103,7 @@ def run_variants(quick):
     the best.
     """
     X, y = make_disk(300 if quick else 3000, random_state=0)
-    rates = LR[:1] if quick else LR
-    widths = [(32, 32), (64, 64), (128, 128)]
+    rates, decays, widths = (values[:1] if quick else values for values in (LR, DECAY, WIDTHS))
     sklearn = contenders.make_sklearn(*LESSON, 1)
     # The estimators, their grids, and what stands before the names of their parameters.
     variants = {
@@ -112,22 +112,22 @@ def run_variants(quick):
             (sklearn, {"learning_rate_init": rates, "hidden_layer_sizes": widths}, ""),
         ),
         "early stopping": (
-            (make_classifier(early_stopping=True), {"lr": rates, "weight_decay": DECAY}, ""),
+            (make_classifier(early_stopping=True), {"lr": rates, "weight_decay": decays}, ""),
             (
                 contenders.make_sklearn(*LESSON, 1).set_params(early_stopping=True),
-                {"learning_rate_init": rates, "alpha": DECAY},
+                {"learning_rate_init": rates, "alpha": decays},
                 "",
             ),
         ),
         "pipeline": (
             (
                 make_pipeline(StandardScaler(), make_classifier()),
-                {"mlpdiskclassifier__lr": rates, "mlpdiskclassifier__weight_decay": DECAY},
+                {"mlpdiskclassifier__lr": rates, "mlpdiskclassifier__weight_decay": decays},
                 "mlpdiskclassifier__",
             ),
             (
                 make_pipeline(StandardScaler(), sklearn),
-                {"mlpclassifier__learning_rate_init": rates, "mlpclassifier__alpha": DECAY},
+                {"mlpclassifier__learning_rate_init": rates, "mlpclassifier__alpha": decays},
                 "mlpclassifier__",
             ),
         ),

@@ -321,15 +321,27 @@ def test_the_lines_of_fits_in_threads_are_whole_and_tell_whose_they_are(
         assert [line.split()[0] for line in epochs] == ["1", "2", "3"]
 
 
-def test_processes_print_nothing_unasked_and_lines_that_tell_whose_they_are(make_clf, disk, capfd):
+def test_worker_processes_print_what_was_asked_and_share_the_cores(
+    make_clf, disk, capfd, monkeypatch, has_kernel
+):
     def fit(clf):
-        joblib.Parallel(n_jobs=2)(joblib.delayed(clf.fit)(*disk) for _ in range(2))
-        return capfd.readouterr()
+        clf.fit(*disk)
+        return clf.fused_, torch.get_num_threads()
 
+    def fit_in_workers(clf):
+        results = joblib.Parallel(n_jobs=2)(joblib.delayed(fit)(clf) for _ in range(2))
+        return *zip(*results, strict=True), capfd.readouterr()
+
+    # Where it is set, joblib leaves the number of threads to it.
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     # Workers of an earlier test write where its output went.
     get_reusable_executor().shutdown()
-    assert fit(make_clf()) == ("", "")
-    lines = fit(make_clf(verbose=1)).out.splitlines()
+    fused, n_threads, printed = fit_in_workers(make_clf())
+    assert printed == ("", "")
+    assert fused == (has_kernel, has_kernel)
+    assert max(n_threads) * 2 <= max(2, joblib.cpu_count())
+    *_, printed = fit_in_workers(make_clf(verbose=1))
+    lines = printed.out.splitlines()
     assert len({re.match(r"fit \d+-\d+: ", line)[0] for line in lines}) == 2
     assert len(lines) == 2 * 5
 
@@ -370,12 +382,13 @@ def test_the_bar_of_a_training_that_fails_is_closed(make_clf, disk, capsys):
 
 
 def test_ctrl_c_while_the_bar_ends_keeps_the_training(make_clf, disk, monkeypatch):
-    def interrupt(bar):
+    def interrupt(progress):
         monkeypatch.undo()
         signal.raise_signal(signal.SIGINT)
+        progress.close()
 
     clf = make_clf(verbose=2, max_epochs=4)
-    monkeypatch.setattr("skdisk._training.callbacks.tqdm.close", interrupt)
+    monkeypatch.setattr("skdisk._training.callbacks.ShowProgress.close", interrupt)
     with pytest.raises(KeyboardInterrupt):
         clf.fit(*disk)
     assert clf.n_iter_ == 4

@@ -1,9 +1,6 @@
 """The choice between the fused trainer and skorch's loop, which the result does not show."""
 
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -304,22 +301,3 @@ def test_a_net_of_another_kind_trains_by_itself(params):
     net.fit(X.astype("f4"), y)
     assert len(net.history) == 2
     assert net.predict_proba(X.astype("f4")).shape == (50, 2)
-
-
-def test_worker_processes_do_not_use_more_threads_than_there_are_cores(has_kernel):
-    program = """
-import joblib, torch
-from skdisk import MLPDiskClassifier, make_disk
-
-def fit():
-    clf = MLPDiskClassifier(max_epochs=2).fit(*make_disk(100, random_state=0))
-    return torch.get_num_threads(), clf.fused_
-
-threads, fused = zip(*joblib.Parallel(n_jobs=2)(joblib.delayed(fit)() for _ in range(2)))
-print(max(threads) * 2 <= max(2, joblib.cpu_count()), all(fused))
-"""
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    result = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
-    )
-    assert result.stdout == f"True {has_kernel}\n", result.stderr

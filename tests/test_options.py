@@ -673,7 +673,7 @@ def test_memory_begins_anew_where_an_option_asks_for_other_memory(
 def test_lbfgs_goes_on_with_a_shorter_or_longer_history(make_clf, disk, optimizer, size):
     params = {"optimizer": optimizer, "lr": 0.1, "optimizer_params": {"history_size": 5}}
     clf = make_clf(**params).fit(*disk).set_params(optimizer_params={"history_size": size})
-    for _ in range(10):
+    for _ in range(3):
         clf.partial_fit(*disk)
     [group] = clf.net_.optimizer_.param_groups
     memory = clf.net_.optimizer_.state[group["params"][0]]

@@ -46,6 +46,8 @@ def fork(target):
     if child.exitcode != 0:
         sys.exit(f"the child hung or failed: {child.exitcode}")
 
+# By skorch's loop as well: torch's threads are there when the process forks.
+fit(fused=False)
 clf = fit()
 expected = clf.predict_proba(X)
 """

@@ -20,13 +20,13 @@ OPTIONS = {
     "class_weight": "balanced",
     "early_stopping": True,
 }
-# As it comes, the classifier trains up to 300 epochs of few rows; 60 are enough for the checks.
+# As it comes, the classifier trains up to 300 epochs of few rows; 30 are enough for the checks.
 ESTIMATORS = [
     MLPDiskClassifier(),
-    MLPDiskClassifier(fused=False, max_epochs=60),
-    MLPDiskClassifier(hidden_layer_sizes=(), momentum=0.9, max_epochs=60),
-    MLPDiskClassifier(**OPTIONS, max_epochs=60),
-    MLPDiskClassifier(**OPTIONS, fused=False, max_epochs=60),
+    MLPDiskClassifier(fused=False, max_epochs=30),
+    MLPDiskClassifier(hidden_layer_sizes=(), momentum=0.9, max_epochs=30),
+    MLPDiskClassifier(**OPTIONS, max_epochs=30),
+    MLPDiskClassifier(**OPTIONS, fused=False, max_epochs=30),
 ]
 
 
@@ -47,11 +47,11 @@ OPTIMIZERS = [
     {"optimizer": "adamw", "lr": 0.01},
     {"optimizer": torch.optim.NAdam, "lr": 0.01},
 ]
-# A batch size with a number of epochs that makes some hundreds of steps of few rows.
+# A batch size with a number of epochs that is enough for the checks, which have few rows.
 BATCH_SIZES = [
     {"batch_size": 4, "max_epochs": 40},
     {"batch_size": 32, "max_epochs": "auto"},
-    {"batch_size": 200, "max_epochs": 300},
+    {"batch_size": 200, "max_epochs": 60},
 ]
 VALUES = {
     "optimizer": OPTIMIZERS,

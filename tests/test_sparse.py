@@ -141,7 +141,7 @@ def read_peak():
     return float(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 rng = np.random.RandomState(0)
-n_rows, n_columns = 10_000, 20_000
+n_rows, n_columns = 5_000, 20_000
 # A generator of the newer kind, whose choices need no list of all cells.
 cells = {"density": 1e-3, "random_state": np.random.default_rng(0), "format": "csr"}
 X = sparse.random_array((n_rows, n_columns), dtype="f4", **cells)
@@ -161,7 +161,7 @@ def test_sparse_rows_are_never_dense_as_a_whole(fused):
     program = PROGRAM.replace("FUSED", str(fused))
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.stderr == ""
-    # By rows, then by columns. Dense, the rows would take 800 MB.
+    # By rows, then by columns. Dense, the rows would take 400 MB.
     by_rows, by_columns = map(float, result.stdout.split())
     assert by_rows < 160
     assert by_columns < 160
