@@ -51,7 +51,7 @@ OPTIMIZERS = [
 BATCH_SIZES = [
     {"batch_size": 4, "max_epochs": 40},
     {"batch_size": 32, "max_epochs": "auto"},
-    {"batch_size": 200, "max_epochs": 60},
+    {"batch_size": 200, "max_epochs": 100},
 ]
 VALUES = {
     "optimizer": OPTIMIZERS,
