@@ -121,8 +121,9 @@ BEFORE ?= HEAD~1
 compare: .venv/installed ## Compare the speed of HEAD with that of BEFORE; fail if it is 1.2 times as slow
 	$(BIN)/python benchmarks/compare.py $(BEFORE) HEAD
 
-docs: .venv/docs ## Build the site in build/site; a warning is an error, nothing is fetched
+docs: .venv/docs ## Build the site in build/site, fetching nothing, and look at each page in Chromium
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -d build/doctrees docs build/site
+	$(BIN)/python -m pytest -n 2 -q docs/test_site.py
 
 # In an environment that has only the file and what it asks for, and away from the checkout. A
 # kernel must be there: fused=True refuses to train without one.
