@@ -18,8 +18,6 @@ from sphinx.search.en import SearchEnglish
 SITE = Path(__file__).parent.parent / "build" / "site"
 BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"there is none of {BROWSERS}")
-
 # Of a window, in pixels: a desk and a telephone. Colours move nothing, so that one width is enough
 # in the dark.
 WIDTH, NARROW, HEIGHT = 1280, 390, 900
@@ -79,6 +77,8 @@ def address():
 @pytest.fixture(scope="module")
 def browser():
     """Start Chromium."""
+    if CHROMIUM is None:
+        pytest.skip(f"there is none of {', '.join(BROWSERS)}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
