@@ -46,13 +46,13 @@ def fork(target):
     if child.exitcode != 0:
         sys.exit(f"the child hung or failed: {child.exitcode}")
 
-# By skorch's loop as well: torch's threads are there when the process forks.
-fit(fused=False)
 clf = fit()
 expected = clf.predict_proba(X)
 """
 FORKS = {
     "a child": "fork(check)",
+    # From here on the threads of torch's own steps are there, and all is imported that they need.
+    "a child of one that has trained by skorch's loop": "fit(fused=False)\nfork(check)",
     "a child of a child": "fork(lambda: fork(check))",
     "a thread of a child": "fork(run_in_thread)",
     "a child of a thread": "thread = threading.Thread(target=lambda: fork(check))\n"
